@@ -1,0 +1,45 @@
+# Everything runs in a virtual environment of its own. PIP_ARGS is given to every pip install.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
+FACTS := pyproject.toml setup.cfg constraints.txt
+
+.PHONY: quickstart test lint docs bench bench-gpu clean
+
+quickstart: $(VENV)/.samples
+	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
+	$(BIN)/shoal run quickstart
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow and not slurm and not gpu"
+
+lint: $(VENV)/.test $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m recipes.reference --check
+
+docs: $(VENV)/.samples
+	$(BIN)/python -m recipes.reference
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/.samples
+	$(BIN)/python -m benchmarks.gpu
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shoal needs Python 3.11 or newer; name one with PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp for each set of extras: installed again only when the facts of the project change.
+$(VENV)/.%: $(BIN)/python $(FACTS)
+	@echo "Installing shoal with '$*' into $(VENV); the first time takes some minutes"
+	$(PIP) -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

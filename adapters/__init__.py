@@ -1,0 +1,1 @@
+"""The frozen base and what is trained on it: loading, attaching, gathering, saving adapters."""

@@ -1,0 +1,67 @@
+"""Loading the frozen base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+from adapters.tokenizer import load_tokenizer, pad_token_id
+from recipes.errors import BaseModelError
+
+_MODEL_OF_TASK = {
+    "causal_lm": AutoModelForCausalLM,
+    "sequence_classification": AutoModelForSequenceClassification,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBase:
+    """The frozen model, and the names of parameters its folder does not hold (a new head)."""
+
+    model: PreTrainedModel
+    new_parameters: tuple[str, ...]
+
+
+def load_base(
+    folder: Path,
+    *,
+    task: str,
+    dtype: torch.dtype,
+    attention: str,
+    labels: Sequence[str] = (),
+    gradient_checkpointing: bool = False,
+) -> LoadedBase:
+    """The base with every parameter frozen, in evaluation mode, on the CPU.
+
+    While an `HfDeepSpeedConfig` of stage 3 is alive its parameters are sharded as they are loaded.
+    Raises `BaseModelError` when the folder does not hold a model for the task.
+    """
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if task == "sequence_classification":
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {label: number for number, label in enumerate(labels)}
+        options["num_labels"] = len(labels)
+    try:
+        model, info = _MODEL_OF_TASK[task].from_pretrained(
+            folder, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable()
+        model.enable_input_require_grads()
+    if task == "sequence_classification" and model.config.pad_token_id is None:
+        # Decoders classify by the last token that is no padding, and must know which that is.
+        model.config.pad_token_id = pad_token_id(load_tokenizer(folder))
+    return LoadedBase(model, tuple(sorted(info["missing_keys"])))

@@ -1,0 +1,1 @@
+"""Where things run: nodes, backends, storage, and the one call site of `subprocess`."""

@@ -1,0 +1,91 @@
+"""A Ray cluster to run on: started on this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from recipes.cluster import Cluster
+from recipes.errors import ClusterError
+
+# Ray leaves a third of the machine's memory to its object store; shoal passes names of files.
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+_ENVIRONMENT = {
+    # Workers stay in the driver's folder; every path of a job is absolute anyhow.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[None]:
+    """Connected to the recipe's cluster; a Ray that was started here is ended with it.
+
+    Raises `ClusterError` when the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    try:
+        _connect(cluster)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        where = cluster.address or "this machine"
+        raise ClusterError(
+            f"cluster.address: Ray on {where} cannot be reached: {str(error).splitlines()[0]}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(cluster: Cluster) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if cluster.address is not None:
+        ray.init(address=cluster.address, **quiet)
+        return
+    ray.init(
+        # "local" starts a new Ray whatever RAY_ADDRESS says.
+        address="local",
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **quiet,
+    )
+
+
+def uses_gpu(cluster: Cluster, resources: Mapping[str, float]) -> bool:
+    """Whether workers get a GPU each, given the cluster's total resources.
+
+    Raises `ClusterError` when the cluster has less than the recipe asks for; Ray would wait.
+    """
+    gpus = int(resources.get("GPU", 0))
+    cpus = int(resources.get("CPU", 0))
+    gpu = cluster.device == "gpu" or (cluster.device == "auto" and gpus > 0)
+    if gpu and gpus < cluster.workers:
+        raise ClusterError(
+            f"cluster.workers = {cluster.workers}: the cluster has {gpus} GPUs, and each worker "
+            "takes one. Lower cluster.workers, or set cluster.device=cpu"
+        )
+    needed = cluster.workers * cluster.cpus_per_worker
+    if needed > cpus:
+        raise ClusterError(
+            f"cluster.workers = {cluster.workers} with cluster.cpus_per_worker = "
+            f"{cluster.cpus_per_worker} need {needed} CPU cores; the cluster has {cpus}. "
+            f"At most {cpus // cluster.cpus_per_worker} such workers fit"
+        )
+    return gpu
+
+
+def resources() -> dict[str, float]:
+    """Total resources of the connected cluster by Ray's names: CPU, GPU, memory in bytes, …"""
+    return dict(ray.cluster_resources())

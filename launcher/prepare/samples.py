@@ -1,0 +1,158 @@
+"""From the columns of a row to a sample: chat messages, a text with a label, or a text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from launcher.prepare.cleaning import clean, segment_words
+from recipes.data import Data
+from recipes.recipe import Recipe
+
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+class Unusable(Exception):
+    """A row that cannot become a sample; `reason` is what it is counted under."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A cleaned sample: `messages`, or `text` with or without a `label`."""
+
+    messages: list[dict[str, str]] | None = None
+    text: str | None = None
+    label: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Sample:
+        return cls(**json.loads(text))
+
+    def digest(self) -> bytes:
+        """16 bytes that equal samples share."""
+        return _digest(self.to_json())
+
+    def question_digest(self) -> bytes:
+        """16 bytes that samples with the same input share, whatever their answer or label."""
+        if self.messages is None:
+            return _digest(json.dumps(self.text))
+        return _digest(json.dumps(self.messages[:-1]))
+
+    def segmented(self) -> Sample:
+        """The same sample with spaces between Chinese words."""
+        if self.messages is None:
+            return replace(self, text=segment_words(self.text or ""))
+        messages = [{**m, "content": segment_words(m["content"])} for m in self.messages]
+        return replace(self, messages=messages)
+
+    def characters(self) -> int:
+        """Length of the text, or of the messages together."""
+        if self.messages is None:
+            return len(self.text or "")
+        return sum(len(message["content"]) for message in self.messages)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def to_sample(columns: Mapping[str, Any], recipe: Recipe) -> Sample:
+    """The sample of a row. Raises `Unusable` with the reason it has none."""
+    data = recipe.data
+    kind = data.format if data.format != "auto" else _recognise(columns, data)
+    if kind == "messages":
+        sample = Sample(messages=_messages(columns, data))
+    else:
+        text = clean(_text(columns, data.text_column), data.clean)
+        label = _label(columns, data) if kind == "text_label" else None
+        if recipe.task == "causal_lm" and label is not None:
+            sample = Sample(messages=_as_chat(text, label, data.system))
+        else:
+            sample = Sample(text=text, label=label)
+    if recipe.task == "sequence_classification" and sample.label is None:
+        raise Unusable("no label", f"columns: {', '.join(map(str, columns))}")
+    _check_length(sample, data)
+    return sample.segmented() if data.segment == "jieba" else sample
+
+
+def _recognise(columns: Mapping[str, Any], data: Data) -> str:
+    if data.messages_column in columns:
+        return "messages"
+    if data.text_column in columns:
+        return "text_label" if data.label_column in columns else "text"
+    raise Unusable("no known column", f"columns: {', '.join(map(str, columns))}")
+
+
+def _text(columns: Mapping[str, Any], name: str) -> str:
+    if name not in columns:
+        raise Unusable("no known column", f"no {name}; columns: {', '.join(map(str, columns))}")
+    value = columns[name]
+    if not isinstance(value, str):
+        raise Unusable("no text", f"{name} is {type(value).__name__}")
+    return value
+
+
+def _label(columns: Mapping[str, Any], data: Data) -> str:
+    value = columns.get(data.label_column)
+    if value is None or not str(value).strip():
+        raise Unusable("no label", f"{data.label_column} is empty")
+    label = str(value).strip()
+    if data.labels and label not in data.labels:
+        raise Unusable("unknown label", label[:100])
+    return label
+
+
+def _as_chat(text: str, answer: str, system: str | None) -> list[dict[str, str]]:
+    first = [{"role": "system", "content": system}] if system is not None else []
+    return [
+        *first,
+        {"role": "user", "content": text},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def _messages(columns: Mapping[str, Any], data: Data) -> list[dict[str, str]]:
+    value = columns.get(data.messages_column)
+    if not isinstance(value, list) or not value:
+        raise Unusable("no messages", f"{data.messages_column} is {type(value).__name__}")
+    messages = [_message(number, message, data) for number, message in enumerate(value)]
+    if messages[-1]["role"] != "assistant":
+        raise Unusable("no answer", f"the last message is by {messages[-1]['role']}")
+    if len(messages) == 1:
+        raise Unusable("no question", "there is but one message")
+    if data.system is not None and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": data.system}, *messages]
+    return messages
+
+
+def _message(number: int, message: Any, data: Data) -> dict[str, str]:
+    if not isinstance(message, dict):
+        raise Unusable("bad message", f"message {number} is {type(message).__name__}")
+    role, content = message.get("role"), message.get("content")
+    if role not in _ROLES:
+        raise Unusable("bad message", f"message {number} has the role {role!r}")
+    if not isinstance(content, str):
+        raise Unusable("bad message", f"message {number} has {type(content).__name__} content")
+    return {"role": role, "content": clean(content, data.clean)}
+
+
+def _check_length(sample: Sample, data: Data) -> None:
+    characters = sample.characters()
+    empty = sample.messages is not None and not sample.messages[-1]["content"].strip()
+    if empty or (sample.messages is None and not (sample.text or "").strip()):
+        raise Unusable("empty")
+    if characters < data.min_characters:
+        raise Unusable("too few characters", str(characters))
+    if data.max_characters is not None and characters > data.max_characters:
+        raise Unusable("too many characters", str(characters))

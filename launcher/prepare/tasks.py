@@ -1,0 +1,292 @@
+"""What runs on Ray: one task per unit and stage, each writing its own files.
+
+Stage `clean` reads a unit and leaves its samples as an Arrow file; stage `tokenize` turns those
+that were selected into shards. Tasks return small reports; rows never pass through the driver.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from adapters.tokenizer import load_tokenizer
+from launcher.prepare import selection
+from launcher.prepare.packing import pack
+from launcher.prepare.reading import RawRow, read
+from launcher.prepare.rendering import Rendered, fit, render, render_text, token_ids
+from launcher.prepare.samples import Sample, Unusable, to_sample
+from launcher.prepare.sources import Unit
+from recipes.recipe import Recipe
+from trainer.shards import write_shard
+
+PROMPTS_KEPT = 16
+_SHOWN_CHARACTERS = 200
+
+_CLEANED = pa.schema(
+    [
+        ("number", pa.int64()),  # of the row in its unit
+        ("sample", pa.string()),  # Sample.to_json
+        ("digest", pa.binary(16)),
+        ("question", pa.binary(16)),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What every task needs to know. `work` is a folder that all nodes see."""
+
+    recipe: Recipe
+    tokenizer_folder: str
+    work: Path
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanReport:
+    """What came of reading one unit; `lines` is how far the numbers of its rows go."""
+
+    unit: int
+    rows: int
+    samples: int
+    lines: int
+    labels: list[str]
+    rejected: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizeReport:
+    """Shards of one unit by split, prompts for generation, and rows that did not fit."""
+
+    unit: int
+    shards: dict[str, dict[str, Any]]
+    prompts: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+
+
+def clean_unit(unit: Unit, context: Context) -> CleanReport:
+    """Read and clean one unit; leaves `cleaned_<unit>.arrow` in the work folder."""
+    kept: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    labels: set[str] = set()
+    rows = lines = 0
+    for raw in read(unit):
+        rows, lines = rows + 1, raw.number + 1
+        try:
+            sample = _sample(raw, context.recipe)
+        except Unusable as error:
+            text = raw.text or json.dumps(raw.columns, ensure_ascii=False, default=str)
+            rejected.append(_reject(raw.number, error.reason, error.detail, text))
+            continue
+        if sample.label is not None:
+            labels.add(sample.label)
+        kept.append(
+            {
+                "number": raw.number,
+                "sample": sample.to_json(),
+                "digest": sample.digest(),
+                "question": sample.question_digest(),
+            }
+        )
+    table = pa.Table.from_pylist(kept, schema=_CLEANED)
+    with (
+        pa.OSFile(str(cleaned_file(context.work, unit.number)), "wb") as sink,
+        pa.ipc.new_file(sink, _CLEANED) as writer,
+    ):
+        writer.write_table(table)
+    return CleanReport(
+        unit=unit.number,
+        rows=rows,
+        samples=len(kept),
+        lines=lines,
+        labels=sorted(labels),
+        rejected=rejected,
+    )
+
+
+def _sample(raw: RawRow, recipe: Recipe) -> Sample:
+    if raw.columns is None:
+        raise Unusable(raw.reason, raw.detail)
+    return to_sample(raw.columns, recipe)
+
+
+def _reject(number: int, reason: str, detail: str, text: str) -> dict[str, Any]:
+    return {"number": number, "reason": reason, "detail": detail, "text": text[:_SHOWN_CHARACTERS]}
+
+
+def cleaned_file(work: Path, unit: int) -> Path:
+    return work / f"cleaned_{unit:05d}.arrow"
+
+
+def verdict_file(work: Path, unit: int) -> Path:
+    return work / f"verdicts_{unit:05d}.npy"
+
+
+def read_cleaned(work: Path, unit: int) -> pa.Table:
+    """The samples of a unit after the first stage."""
+    return pa.ipc.open_file(pa.memory_map(str(cleaned_file(work, unit)))).read_all()
+
+
+@dataclass(slots=True)
+class _Made:
+    """Rows of one split of a unit while they are made."""
+
+    rendered: list[Rendered] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+
+
+def tokenize_unit(unit: Unit, context: Context) -> TokenizeReport:
+    """Tokenise the selected samples of a unit; leaves one shard per split that has rows."""
+    tokenizer = _tokenizer(context.tokenizer_folder)
+    table = read_cleaned(context.work, unit.number)
+    verdicts = selection.Selection(codes=np.load(verdict_file(context.work, unit.number)))
+    made = {"train": _Made(), "held_out": _Made()}
+    rejected: list[dict[str, Any]] = []
+    prompts: list[dict[str, Any]] = []
+    for index, (number, text) in enumerate(
+        zip(table["number"].to_pylist(), table["sample"].to_pylist(), strict=True)
+    ):
+        verdict = verdicts.verdict(index)
+        if verdict not in (selection.TRAIN, selection.HELD_OUT):
+            rejected.append(_reject(number, verdict, "", text))
+            continue
+        split = "train" if verdict == selection.TRAIN else "held_out"
+        sample, sample_id = Sample.from_json(text), (unit.number << 32) | number
+        try:
+            _add(made[split], tokenizer, sample, sample_id, split, context)
+        except Unusable as error:
+            rejected.append(_reject(number, error.reason, error.detail, text))
+            continue
+        if split == "held_out" and sample.messages and len(prompts) < PROMPTS_KEPT:
+            prompts.append(_prompt(tokenizer, sample.messages, sample_id))
+    shards = {
+        split: write_shard(context.work.parent / split / f"shard_{unit.number:05d}.arrow", rows)
+        for split, part in made.items()
+        if (rows := list(_rows(part, split, context.recipe)))
+    }
+    return TokenizeReport(unit=unit.number, shards=shards, prompts=prompts, rejected=rejected)
+
+
+@cache
+def _tokenizer(folder: str) -> Any:
+    return load_tokenizer(Path(folder))
+
+
+def _add(
+    made: _Made, tokenizer: Any, sample: Sample, sample_id: int, split: str, context: Context
+) -> None:
+    data, choices = context.recipe.data, context.recipe.evaluate.choices
+    if context.recipe.task == "sequence_classification":
+        assert sample.text is not None and sample.label is not None
+        ids = render_text(tokenizer, sample.text, data.sequence_length, data.too_long)
+        label = context.labels.index(sample.label)
+        row = _row([Rendered(input_ids=ids, labels=[])], [sample_id])
+        made.rows.append(row | {"labels": [], "supervised": 1, "label": label})
+    elif split == "held_out" and choices:
+        made.rows += _choices(tokenizer, sample, sample_id, context.recipe)
+    else:
+        rendered = fit(render(tokenizer, sample), data.sequence_length, data.too_long)
+        made.rendered.append(rendered)
+        made.ids.append(sample_id)
+
+
+def _choices(
+    tokenizer: Any, sample: Sample, sample_id: int, recipe: Recipe
+) -> Iterator[dict[str, Any]]:
+    """The same question once with each answer there is to choose from."""
+    choices = recipe.evaluate.choices
+    if sample.messages is None:
+        raise Unusable("no chat", "evaluate.choices are answers in a chat")
+    right = sample.messages[-1]["content"]
+    if right not in choices:
+        raise Unusable("answer is not among evaluate.choices", right[:100])
+    rows = []
+    for number, choice in enumerate(choices):
+        messages = [*sample.messages[:-1], {"role": "assistant", "content": choice}]
+        rendered = fit(
+            render(tokenizer, Sample(messages=messages)),
+            recipe.data.sequence_length,
+            recipe.data.too_long,
+        )
+        answer = choices.index(right)
+        rows.append(_row([rendered], [sample_id]) | {"choice": number, "answer": answer})
+    return iter(rows)
+
+
+def _rows(made: _Made, split: str, recipe: Recipe) -> Iterable[dict[str, Any]]:
+    """The rows of a shard: as they are, or packed."""
+    yield from made.rows
+    lengths = [len(rendered.input_ids) for rendered in made.rendered]
+    packs: Sequence[Sequence[int]] = [[index] for index in range(len(lengths))]
+    if recipe.data.packing:
+        packs = pack(lengths, recipe.data.sequence_length)
+    for members in packs:
+        yield _row([made.rendered[i] for i in members], [made.ids[i] for i in members])
+
+
+def _row(parts: Sequence[Rendered], ids: Sequence[int]) -> dict[str, Any]:
+    return {
+        "input_ids": [token for part in parts for token in part.input_ids],
+        "labels": [label for part in parts for label in part.labels],
+        "lengths": [len(part.input_ids) for part in parts],
+        "samples": list(ids),
+        "supervised": sum(part.supervised for part in parts),
+        "label": -1,
+        "choice": -1,
+        "answer": -1,
+    }
+
+
+def _prompt(tokenizer: Any, messages: list[dict[str, str]], sample_id: int) -> dict[str, Any]:
+    return {
+        "sample": sample_id,
+        "messages": messages[:-1],
+        "answer": messages[-1]["content"],
+        "prompt_ids": token_ids(tokenizer, messages[:-1], prompt=True),
+    }
+
+
+def run_on_ray(
+    function: Callable[[Unit, Context], Any],
+    units: Sequence[Unit],
+    context: Context,
+    progress: Callable[[int, int], None],
+) -> list[Any]:
+    """Call `function` once for each unit, each in a Ray Data task of its own; results in order.
+
+    One unit is one block, so what a task writes does not depend on the number of CPUs.
+    """
+    import ray
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    settings = DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    settings.execution_options.preserve_order = True
+    items = [{"unit": pickle.dumps(unit)} for unit in units]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        _call, fn_kwargs={"function": function, "context": context}
+    )
+    results = []
+    progress(0, len(units))
+    for row in dataset.iter_rows():
+        results.append(pickle.loads(row["result"]))
+        progress(len(results), len(units))
+    return results
+
+
+def _call(
+    row: dict[str, Any], function: Callable[[Unit, Context], Any], context: Context
+) -> dict[str, Any]:
+    return {"result": pickle.dumps(function(pickle.loads(row["unit"]), context))}

@@ -1,0 +1,90 @@
+"""Run folders: making, finding, and what is noted in them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import CheckpointError, StorageError
+
+
+def check_writable(storage: Path) -> None:
+    """Raises `StorageError` when no run could be kept in this folder; tried by writing a file."""
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=storage) as file:
+            file.write(b"shoal")
+            file.flush()
+    except OSError as error:
+        raise StorageError(
+            f"storage.path = {storage}: cannot be written: {error.strerror or error}. "
+            "Name another folder with storage.path=FOLDER"
+        ) from error
+
+
+def create(storage: Path, name: str) -> Path:
+    """A new run folder: `name`, or the first of `name-2`, `name-3`, … that is free."""
+    number = 1
+    while True:
+        folder = storage / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be made: {error.strerror or error}") from error
+        else:
+            return folder
+
+
+def latest(storage: Path, name: str) -> Path | None:
+    """The run of this name with the highest number, or None."""
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = [
+        (int(match[1] or 1), folder)
+        for folder in (storage.iterdir() if storage.is_dir() else ())
+        if (match := pattern.fullmatch(folder.name)) and (folder / "recipe.yaml").is_file()
+    ]
+    return max(found)[1] if found else None
+
+
+def find(reference: str, storage: Path) -> Path:
+    """A run by its folder, or by its name among the runs of `storage` (the newest of that name).
+
+    Raises `CheckpointError` when there is none, with near names.
+    """
+    folder = Path(reference).expanduser()
+    if (folder / "recipe.yaml").is_file():
+        return folder.resolve()
+    newest = latest(storage, reference)
+    if newest is not None:
+        return newest.resolve()
+    known = sorted(path.parent.name for path in storage.glob("*/recipe.yaml"))
+    near = difflib.get_close_matches(reference, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
+    raise CheckpointError(f"{reference}: there is no such run. {hint}")
+
+
+def append_event(run_dir: Path, kind: str, details: Mapping[str, Any] | None = None) -> None:
+    """Note in events.jsonl that something happened, with the time (UTC)."""
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind}
+    try:
+        with (run_dir / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**line, **(details or {})}) + "\n")
+    except OSError as error:
+        raise StorageError(f"{run_dir}/events.jsonl: cannot be written: {error}") from error
+
+
+def read_evaluation(run_dir: Path, when: str) -> dict[str, Any] | None:
+    """What was measured `before` or `after`, or None when it was not."""
+    file = run_dir / "evaluation" / f"{when}.json"
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,31 @@
+"""transformers without its voice and without the network, for as long as a sample is made."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Import transformers offline; show no progress bar and nothing below an error in the block.
+
+    All loggers are quiet, not only transformers' own: it loads DeepSpeed, which greets too.
+    """
+    # Read once, when huggingface_hub is first imported. It stays set in this process: a sample is
+    # made of local files only, so a look at the Hub would be a mistake.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        from transformers.utils import logging as voice
+
+        bars = voice.is_progress_bar_enabled()
+        voice.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            if bars:
+                voice.enable_progress_bar()  # type: ignore[no-untyped-call]
+    finally:
+        logging.disable(level)

@@ -1,0 +1,76 @@
+"""What a run came to, for a person: scores and answers before and after, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.session import Outcome
+from launcher.terminal import Display
+from recipes.recipe import Recipe
+
+_SCORES = ("accuracy", "f1", "loss", "perplexity")
+
+
+def show_outcome(outcome: Outcome, recipe: Recipe, display: Display) -> None:
+    """Tell how a run ended."""
+    run_dir = _short(outcome.run_dir)
+    if outcome.stopped:
+        display.line(f"Stopped after step {outcome.steps}; saved in {_short(outcome.checkpoint)}")
+        display.line(f"Go on with: shoal run {recipe.name} --resume")
+        return
+    show_scores(outcome.before, outcome.after, display)
+    _show_answers(outcome.before, outcome.after, display)
+    if outcome.checkpoint is not None:
+        display.line(f"\nThe adapter lies in {_short(outcome.checkpoint)}/adapter")
+    display.line("Next:")
+    if recipe.task == "causal_lm":
+        display.line(f'  shoal generate {run_dir} "..."   ask it something')
+    display.line(f"  shoal eval {run_dir}             measure it again")
+    display.line("  shoal init                       write a recipe of your own")
+
+
+def show_scores(
+    before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, display: Display
+) -> None:
+    """Scores on the held-out rows, side by side."""
+    measured = [found for found in (before, after) if found is not None]
+    if not measured:
+        return
+    names = [name for name in _SCORES if name in measured[-1]["scores"]]
+    count = int(measured[-1]["scores"]["rows"])
+    rows = [[name, _score(before, name), _score(after, name)] for name in names]
+    display.table(f"\nOn {count} held-out samples", ["", "before", "after"], rows)
+
+
+def _score(found: Mapping[str, Any] | None, name: str) -> str:
+    return "–" if found is None else f"{found['scores'][name]:.3f}"
+
+
+def _show_answers(
+    before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, display: Display
+) -> None:
+    answers = [found["answers"] if found else [] for found in (before, after)]
+    for number in range(max(len(part) for part in answers)):
+        known = [part[number] for part in answers if number < len(part)]
+        display.line(f"\nAsked:   {_one_line(known[0]['prompt'])}")
+        for label, part in zip(("Before: ", "After:  "), answers, strict=True):
+            if number < len(part):
+                display.line(f"{label} {_one_line(part[number]['answer'])}")
+        display.line(f"Right:   {_one_line(known[0]['right'])}")
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 200 else flat[:199] + "…"
+
+
+def _short(path: Path | None) -> str:
+    """A path relative to the working directory where that is shorter."""
+    if path is None:
+        return "–"
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

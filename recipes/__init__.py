@@ -1,0 +1,1 @@
+"""What a recipe is: its sections, its rules, how it is read. Imports neither torch nor ray."""

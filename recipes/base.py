@@ -1,0 +1,38 @@
+"""The frozen model that adapters are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from recipes.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    source: str
+    """Folder of a model in Hugging Face format, a hub id such as `org/model`, or `sample:NAME`."""
+
+    revision: str | None = None
+    """Commit or tag of a hub model; a folder has none."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of base and activations; `auto` is bfloat16 on GPUs and the faster one on CPUs."""
+
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Attention kernel; `auto` is flash_attention_2 on GPUs that have it installed, else sdpa."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory for about a third more time."""
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.source.strip():
+            yield Problem(path="base.source", value=self.source, message="is empty")
+        if self.revision is not None and self.source.startswith(("sample:", "/", ".", "~")):
+            yield Problem(
+                path="base.revision",
+                value=self.revision,
+                message="a folder has no revision",
+                hint="Leave it out, or name a hub model in base.source",
+            )

@@ -1,0 +1,232 @@
+"""From a YAML file and `key=value` overrides to a recipe, with all its problems told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recipes import schema, shipped
+from recipes.errors import RecipeError
+from recipes.problem import Problem, did_you_mean
+from recipes.recipe import Recipe, all_problems
+
+DEFAULT, RECIPE, COMMAND_LINE = "default", "recipe", "command line"
+
+# Relative ones are taken from the recipe's folder, or from the working directory when they come
+# from the command line or a default. Everything is absolute afterwards: workers run elsewhere.
+_PATHS = ("data.train", "data.held_out", "storage.path", "storage.cache")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRecipe:
+    """A recipe without problems, the file it came from, and the origin of each value by path."""
+
+    recipe: Recipe
+    file: Path
+    origins: Mapping[str, str]
+
+
+def load(reference: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a recipe.
+
+    `reference` is a YAML file or the name of a shipped recipe; `overrides` are `path=value`, the
+    value in YAML, everything after the first `=`. Lists replace, they are not merged.
+
+    Raises `RecipeError` with every problem there is.
+    """
+    file = shipped.find(reference)
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    origins = {path: DEFAULT for path in schema.fields()}
+    layers = [(RECIPE, file.parent, _read(file)), (COMMAND_LINE, Path.cwd(), _parse(overrides))]
+    for origin, folder, tree in layers:
+        for path, value in _leaves(tree, problems):
+            values[path] = _absolute(path, value, folder)
+            origins[path] = origin
+    values.setdefault("name", file.stem)
+    values.setdefault("storage.path", str(Path.cwd() / "runs"))
+    recipe = _build(_resolve(values), problems)
+    if problems or recipe is None:
+        raise RecipeError(_report(file, problems))
+    return LoadedRecipe(recipe=recipe, file=file, origins=origins)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        node = OmegaConf.load(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read: {error}") from error
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    tree = OmegaConf.to_container(node, resolve=False)
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{file}: holds a {type(tree).__name__}, not sections with keys")
+    return {str(key): value for key, value in tree.items()}
+
+
+def _parse(overrides: Sequence[str]) -> dict[str, Any]:
+    """Overrides as a flat mapping of path to value."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path.strip():
+            raise RecipeError(
+                f"command line: '{override}' is no override; write path=value, "
+                "such as train.steps=100"
+            )
+        try:
+            node = OmegaConf.from_dotlist([f"value={text}"])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise RecipeError(
+                f"command line: {path}: '{text}' is not YAML: {' '.join(str(error).split())}"
+            ) from error
+        tree = OmegaConf.to_container(node, resolve=False)
+        assert isinstance(tree, dict)
+        values[path.strip()] = tree["value"]
+    return values
+
+
+def _leaves(tree: Mapping[str, Any], problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    """Paths and values of a tree whose keys are known; the others become problems."""
+    for key, value in tree.items():
+        path = str(key)
+        if path in schema.fields():
+            yield path, value
+        elif path in schema.sections():
+            if isinstance(value, dict):
+                inner = {f"{path}.{name}": item for name, item in value.items()}
+                yield from _leaves(inner, problems)
+            elif value is not None:
+                problems.append(
+                    Problem(path=path, value=value, message="is a section, not a value")
+                )
+        else:
+            problems.append(_unknown(path))
+
+
+def _unknown(path: str) -> Problem:
+    section, dot, name = path.partition(".")
+    if not dot:
+        known = [*schema.sections(), *(p for p in schema.fields() if "." not in p)]
+        elsewhere = [p for p in schema.fields() if p.endswith(f".{path}")]
+        hint = did_you_mean(path, known) or did_you_mean(path, schema.fields())
+        if elsewhere:
+            hint = f"Did you mean '{elsewhere[0]}'?"
+        return Problem(path=path, message="is no key of a recipe", hint=hint)
+    if section not in schema.sections():
+        hint = did_you_mean(section, schema.sections())
+        return Problem(path=path, message=f"there is no section {section}", hint=hint)
+    known = [p.partition(".")[2] for p in schema.fields() if p.startswith(f"{section}.")]
+    hint = did_you_mean(name, known) or f"Known: {', '.join(known)}"
+    return Problem(path=path, message=f"is no key of {section}", hint=hint)
+
+
+def _absolute(path: str, value: Any, folder: Path) -> Any:
+    if path == "base.source" and isinstance(value, str):
+        # `org/model` is a hub id unless such a folder lies there.
+        is_folder = value.startswith((".", "/", "~")) or (folder / value).is_dir()
+        return _absolute_path(value, folder) if is_folder else value
+    if path not in _PATHS:
+        return value
+    if isinstance(value, list):
+        return [_absolute_path(item, folder) for item in value]
+    return _absolute_path(value, folder)
+
+
+def _absolute_path(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str) or not value or value.startswith("sample:") or "://" in value:
+        return value
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+def _resolve(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Interpolations such as `${oc.env:DATA}` or `${train.steps}` replaced by their values."""
+    tree = OmegaConf.create({})
+    for path, value in values.items():
+        OmegaConf.update(tree, path, value, force_add=True)
+    try:
+        OmegaConf.resolve(tree)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"recipe: {str(error).splitlines()[0]}") from error
+    plain = OmegaConf.to_container(tree)
+    assert isinstance(plain, dict)
+    return {
+        path: plain[path] if "." not in path else plain[path.split(".")[0]][path.split(".")[1]]
+        for path in values
+    }
+
+
+def _build(values: Mapping[str, Any], problems: list[Problem]) -> Recipe | None:
+    """The recipe made of typed values; None when a section lacks a value it needs."""
+    parts: dict[str, Any] = {}
+    for name, kind in schema.sections().items():
+        section = _typed(kind, f"{name}.", values, problems)
+        if section is not None:
+            parts[name] = section
+    top = _typed_node(Recipe, "", values, problems)
+    for path in ("name", "description", "task", "seed"):
+        parts[path] = top[path]
+    if len(parts) < len(dataclasses.fields(Recipe)):
+        problems += [
+            p for name in schema.sections() if name in parts for p in parts[name].problems()
+        ]
+        return None
+    recipe = Recipe(**parts)
+    told = {problem.path for problem in problems}
+    problems += [problem for problem in all_problems(recipe) if problem.path not in told]
+    return recipe
+
+
+def _typed(
+    kind: type, prefix: str, values: Mapping[str, Any], problems: list[Problem]
+) -> Any | None:
+    node = _typed_node(kind, prefix, values, problems)
+    missing = [name for name in node if OmegaConf.is_missing(node, name)]
+    for name in missing:
+        path = prefix + str(name)
+        if path not in {problem.path for problem in problems}:
+            leaf = schema.fields()[path]
+            problems.append(
+                Problem(path=path, message="must be given", allowed=leaf.allowed, hint=leaf.doc)
+            )
+    return None if missing else OmegaConf.to_object(node)
+
+
+def _typed_node(
+    kind: type, prefix: str, values: Mapping[str, Any], problems: list[Problem]
+) -> DictConfig:
+    """OmegaConf's typed node of a dataclass with the given values; wrong types become problems."""
+    node: DictConfig = OmegaConf.structured(kind)
+    OmegaConf.set_readonly(node, False)
+    for path, leaf in schema.fields().items():
+        section, name = path[: len(prefix)], path[len(prefix) :]
+        if path not in values or section != prefix or "." in name:
+            continue
+        value = values[path]
+        if typing.get_origin(leaf.type) is list and isinstance(value, str | int | float):
+            value = [value]  # `adapter.targets=all-linear` means a list of one
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of 5 given as "5"
+                node[name] = value
+        except OmegaConfBaseException:
+            problems.append(
+                Problem(path=path, value=value, message="has a wrong type", allowed=leaf.allowed)
+                if value is not None
+                else Problem(path=path, message="must not be null", allowed=leaf.allowed)
+            )
+    return node
+
+
+def _report(file: Path, problems: Sequence[Problem]) -> str:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n".join([f"{file}: {count}", *(f"  {problem}" for problem in problems)])

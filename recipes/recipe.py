@@ -1,0 +1,145 @@
+"""The recipe: everything a run depends on, in one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from recipes.adapter import Adapter
+from recipes.base import Base
+from recipes.checkpoint import Checkpoint
+from recipes.cluster import Cluster
+from recipes.data import Data
+from recipes.evaluate import Evaluate
+from recipes.problem import Problem
+from recipes.storage import Storage
+from recipes.train import Train
+from recipes.zero import Zero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    name: str
+    """Name of the run's folder; the recipe's file name when left out."""
+
+    description: str = ""
+    """One line for people."""
+
+    task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
+    """What the model learns: to answer or go on with a text, or to label it."""
+
+    seed: int = 0
+    """Decides the adapter's first values, the order of the rows, and dropout."""
+
+    base: Base
+    """The frozen model that adapters are trained on."""
+
+    data: Data
+    """The rows to train on, and how they become sequences of tokens."""
+
+    adapter: Adapter = field(default_factory=Adapter)
+    """What is trained: a small adapter inside the frozen base."""
+
+    train: Train = field(default_factory=Train)
+    """How long and how fast to train."""
+
+    zero: Zero = field(default_factory=Zero)
+    """How DeepSpeed shards the model and the optimizer over the workers."""
+
+    cluster: Cluster = field(default_factory=Cluster)
+    """Where the workers run."""
+
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    """When the adapter and the optimizer state are saved."""
+
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    """What is measured on the held-out rows, before and after training."""
+
+    storage: Storage = field(default_factory=Storage)
+    """Where runs and prepared data lie."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Rules between sections; each section knows its own."""
+        if (
+            not self.name
+            or self.name != self.name.strip()
+            or "/" in self.name
+            or self.name[0] == "."
+        ):
+            yield Problem(
+                path="name",
+                value=self.name,
+                message="is no name for a folder",
+                allowed="a word without slashes that does not begin with a dot",
+            )
+        if self.seed < 0:
+            yield Problem(path="seed", value=self.seed, message="is negative", allowed="≥ 0")
+        if self.task == "sequence_classification":
+            yield from self._classification_problems()
+        elif self.data.labels:
+            yield Problem(
+                path="data.labels",
+                value=list(self.data.labels),
+                message="a causal model has no labels",
+                hint="Put the possible answers into evaluate.choices",
+            )
+        if self.evaluate.choices and not (self.data.held_out or self.data.held_out_fraction):
+            yield Problem(
+                path="evaluate.choices",
+                value=list(self.evaluate.choices),
+                message="there are no held-out rows to measure on",
+                hint="Set data.held_out or data.held_out_fraction",
+            )
+
+    def _classification_problems(self) -> Iterator[Problem]:
+        if self.data.format in ("messages", "text"):
+            yield Problem(
+                path="data.format",
+                value=self.data.format,
+                message="task = sequence_classification needs a text and a label in each row",
+                allowed="auto, text_label",
+            )
+        if self.data.packing:
+            yield Problem(
+                path="data.packing",
+                value=True,
+                message="task = sequence_classification takes one text per sequence",
+                allowed="false",
+            )
+        if self.evaluate.choices:
+            yield Problem(
+                path="evaluate.choices",
+                value=list(self.evaluate.choices),
+                message="task = sequence_classification chooses among data.labels",
+                hint="Leave evaluate.choices out",
+            )
+        if self.data.system is not None:
+            yield Problem(
+                path="data.system",
+                value=self.data.system,
+                message="task = sequence_classification has no chat",
+            )
+
+
+class HasProblems(Protocol):
+    """A section: it knows what is wrong with its own values."""
+
+    def problems(self) -> Iterator[Problem]: ...
+
+
+def all_problems(recipe: Recipe) -> list[Problem]:
+    """Every problem of every section, then those between sections."""
+    sections: list[HasProblems] = [
+        recipe.base,
+        recipe.data,
+        recipe.adapter,
+        recipe.train,
+        recipe.zero,
+        recipe.cluster,
+        recipe.checkpoint,
+        recipe.evaluate,
+        recipe.storage,
+    ]
+    found = [problem for section in sections for problem in section.problems()]
+    return [*found, *recipe.problems()]

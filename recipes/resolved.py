@@ -1,0 +1,62 @@
+"""The resolved recipe: every value written out with where it came from, and its digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from recipes import schema
+from recipes.load import LoadedRecipe
+from recipes.recipe import Recipe
+
+
+def to_yaml(loaded: LoadedRecipe) -> str:
+    """The recipe as YAML that loads to the same recipe, each value followed by its origin."""
+    lines = [f"# Resolved from {loaded.file}. Each value tells where it came from."]
+    section = ""
+    for path, leaf in values(loaded.recipe).items():
+        name = path.rpartition(".")[2]
+        head = path.rpartition(".")[0]
+        if head != section:
+            lines += ["", f"{head}:"]
+            section = head
+        indent = "  " if head else ""
+        lines.append(f"{indent}{name}: {_scalar(leaf)}  # {loaded.origins[path]}")
+    return "\n".join(lines) + "\n"
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    """Every leaf of a recipe by its path."""
+    tree = dataclasses.asdict(recipe)
+    return {path: _at(tree, path) for path in schema.fields()}
+
+
+def digest(recipe: Recipe) -> str:
+    """sha256 of every value that decides what is learnt (hex, 64 characters).
+
+    Where and on how many workers it runs, and what is kept or measured, do not belong to it.
+    """
+    free = ("cluster.", "storage.", "checkpoint.", "evaluate.", "zero.", "name", "description")
+    kept = {path: value for path, value in values(recipe).items() if not path.startswith(free)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def differences(left: Recipe, right: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The leaves in which two recipes differ, by path."""
+    a, b = values(left), values(right)
+    return {path: (a[path], b[path]) for path in a if a[path] != b[path]}
+
+
+def _scalar(value: Any) -> str:
+    # JSON is YAML; a "${" would be taken for an interpolation when it is read again.
+    return json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
+
+
+def _at(tree: Mapping[str, Any], path: str) -> Any:
+    value: Any = tree
+    for name in path.split("."):
+        value = value[name]
+    return value

@@ -1,0 +1,130 @@
+"""A tiny random model, its tokenizer and its prepared data: enough for the logic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.shards import IGNORED, write_shard
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WORDS = [f"w{number}" for number in range(100)]
+SPECIAL = ["<pad>", "<unk>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+def make_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<|end|>",
+        additional_special_tokens=SPECIAL[2:],
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+
+def make_llama(folder: Path, seed: int = 0) -> Path:
+    """A Llama with 3 layers of width 64, float32, about 130 thousand parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=2,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
+def make_bert(folder: Path, seed: int = 0) -> Path:
+    """A BERT with 2 layers of width 64, without a head, float32."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        hidden_dropout_prob=0.1,
+    )
+    BertModel(config).save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
+def samples(count: int, seed: int = 0) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of samples of 6 to 20 tokens, the last third of each supervised."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        ids = random.integers(6, 106, size=int(random.integers(6, 21))).tolist()
+        cut = len(ids) - len(ids) // 3
+        made.append((ids, [IGNORED] * cut + ids[cut:]))
+    return made
+
+
+def row(parts: list[tuple[list[int], list[int]]], first: int, **more: int) -> dict[str, Any]:
+    """A row that packs the given samples, numbered from `first`."""
+    labels = [label for _, part in parts for label in part]
+    return {
+        "input_ids": [token for ids, _ in parts for token in ids],
+        "labels": labels,
+        "lengths": [len(ids) for ids, _ in parts],
+        "samples": [first + number for number in range(len(parts))],
+        "supervised": sum(label != IGNORED for label in labels),
+        "label": -1,
+        "choice": -1,
+        "answer": -1,
+    } | more
+
+
+def write_prepared(
+    folder: Path,
+    train: list[dict[str, Any]],
+    held_out: list[dict[str, Any]] = [],  # noqa: B006
+    labels: list[str] = [],  # noqa: B006
+) -> Path:
+    """A prepared folder with one shard for each split that has rows."""
+    splits = {}
+    for name, rows in (("train", train), ("held_out", held_out)):
+        (folder / name).mkdir(parents=True)
+        shards = [write_shard(folder / name / "shard_00000.arrow", rows)] if rows else []
+        splits[name] = {
+            "rows": len(rows),
+            "samples": sum(shard["samples"] for shard in shards),
+            "tokens": sum(shard["tokens"] for shard in shards),
+            "supervised": sum(shard["supervised"] for shard in shards),
+            "shards": shards,
+        }
+    (folder / "prompts.jsonl").write_text("")
+    (folder / "manifest.json").write_text(json.dumps({"splits": splits, "labels": labels}))
+    return folder

@@ -1,0 +1,111 @@
+"""What a checkpoint holds, and that the adapter in it is the one that was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from adapters import checkpoint_folder
+from recipes.errors import CheckpointError
+from support import jobs
+from support.ranks import run_ranks
+
+
+@pytest.fixture(scope="module")
+def runs(folders: Path) -> dict:
+    return run_ranks(2, _train_and_ask, folders)
+
+
+def _train_and_ask(folders: Path) -> dict:
+    """Runs under stages 0 and 3, each with the logits of the model as it was trained."""
+    import trainer.worker as worker
+
+    found = {}
+    logits: list[torch.Tensor] = []
+    evaluate = worker._Rank.evaluate
+
+    def evaluate_and_ask(rank: worker._Rank, when: str) -> object:
+        rank.engine.model.eval()
+        with torch.no_grad():
+            logits.append(rank.engine.deepspeed(input_ids=_ids(), use_cache=False).logits)
+        return evaluate(rank, when)
+
+    worker._Rank.evaluate = evaluate_and_ask  # type: ignore[method-assign]
+    try:
+        for stage, run in jobs.train_stages(folders, "asked", [0, 3]).items():
+            found[stage] = {**run, "logits": logits.pop()}
+    finally:
+        worker._Rank.evaluate = evaluate  # type: ignore[method-assign]
+    return found
+
+
+def _ids() -> torch.Tensor:
+    return torch.arange(6, 26).reshape(2, 10)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_peft_alone_opens_the_adapter(folders: Path, runs: dict, stage: int):
+    base = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
+    untrained = base(input_ids=_ids()).logits
+    model = PeftModel.from_pretrained(base, str(Path(runs[stage]["checkpoint"]) / "adapter"))
+    logits = model(input_ids=_ids()).logits
+    torch.testing.assert_close(logits, runs[stage]["logits"], rtol=1e-5, atol=1e-5)
+    assert (logits - untrained).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_nothing_frozen_is_written(folders: Path, runs: dict, stage: int):
+    folder = Path(runs[stage]["checkpoint"])
+    adapter = load_file(folder / "adapter/adapter_model.safetensors")
+    state = load_file(folder / "trainer_state/state.safetensors")
+    assert adapter and all("lora_" in name for name in [*adapter, *state])
+    assert len(state) == 3 * len(adapter)
+    tensor_bytes = sum(t.numel() * t.element_size() for t in [*adapter.values(), *state.values()])
+    trained_bytes = sum(tensor.numel() * 4 for tensor in adapter.values())
+    assert tensor_bytes == 4 * trained_bytes
+    assert sorted(file.name for file in folder.rglob("*.*")) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+        "state.safetensors",
+    ]
+
+
+def test_the_adapter_knows_its_base(folders: Path, runs: dict):
+    folder = Path(runs[0]["checkpoint"])
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(folders / "llama")
+    assert config["inference_mode"] is True
+    assert checkpoint_folder.verify(folder)["base"]["source"] == str(folders / "llama")
+
+
+def test_an_altered_file_is_noticed_and_passed_over(runs: dict, tmp_path: Path):
+    import shutil
+
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(Path(runs[0]["checkpoint"]).parent, checkpoints)
+    newest = checkpoint_folder.newest(checkpoints)
+    assert newest is not None and newest.name == "step_000006"
+    weights = newest / "adapter" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors: differs"):
+        checkpoint_folder.verify(newest)
+    older = checkpoint_folder.newest(checkpoints)
+    assert older is not None and older.name == "step_000003"
+    (older / "manifest.json").write_text("{")
+    assert checkpoint_folder.newest(checkpoints) is None
+
+
+def test_old_checkpoints_and_torn_ones_go(runs: dict, tmp_path: Path):
+    for name in ("step_000001", "step_000002", "step_000010", ".step_000011.ab12cd34"):
+        (tmp_path / name).mkdir()
+    checkpoint_folder.prune(tmp_path, keep=2)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000002", "step_000010"]

@@ -1,0 +1,1 @@
+"""One rank of a run: reading shards in the global order, model and engine, the loop, evaluation."""

@@ -1,0 +1,159 @@
+"""The model and DeepSpeed's engine of one rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from peft import PeftModel
+from torch import nn
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from adapters.attach import attach
+from adapters.base import load_base
+from adapters.checkpoint import TrainerState, fingerprint
+from recipes.errors import CheckpointError
+from recipes.recipe import Recipe
+from trainer.device import choose_attention, choose_dtype
+from trainer.order import Order
+from trainer.zero_config import zero_config
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """DeepSpeed's engine around a PEFT model, with what the loop needs to know of it."""
+
+    deepspeed: Any
+    model: PeftModel
+    optimizer: torch.optim.AdamW
+    stage: int
+    device: torch.device
+    bfloat16: bool
+    accumulation: int
+    first_values: str
+    """Fingerprint of the adapter before the first step."""
+    sharded_loading: HfDeepSpeedConfig | None
+    """Stage 3 only. PEFT gathers a sharded base only while this object is alive."""
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Computes in bfloat16 where that is the base's dtype; adapters themselves stay float32."""
+        if self.bfloat16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of one of the step's micro-batches but the last."""
+        self.deepspeed.backward(loss)
+        self.deepspeed.step()  # counts the micro-batch; takes no optimizer step yet
+
+    def backward_and_step(self, loss: torch.Tensor, learning_rate: float) -> float:
+        """Add the last micro-batch's gradient and step; the L2 norm of the gradient, unclipped."""
+        self.deepspeed.backward(loss)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = self._norm() if self.stage == 0 else None
+        self.deepspeed.step()
+        return float(norm if norm is not None else self.deepspeed.get_global_grad_norm())
+
+    def _norm(self) -> float:
+        # DeepSpeed keeps the norm only when one of its own optimizers is in use.
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else math.nan
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name, in the order of the model."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def build_engine(
+    recipe: Recipe,
+    base_folder: Path,
+    *,
+    order: Order,
+    labels: Sequence[str],
+    device: torch.device,
+    state: TrainerState | None,
+) -> Engine:
+    """Load the base, attach the adapter, start DeepSpeed. Collective.
+
+    With a `state` the adapter begins with its values; the optimizer's own state is restored apart,
+    by `trainer.state.restore`.
+    """
+    # Before anything is loaded: stage 3 shards a base at loading, and must know the other ranks.
+    deepspeed.init_distributed(dist_init_required=False)
+    dtype = choose_dtype(recipe.base, device)
+    world_size = dist.get_world_size()
+    accumulation = order.accumulation(world_size)
+    config = zero_config(
+        recipe,
+        num_workers=world_size,
+        accumulation=accumulation,
+        bfloat16=dtype == torch.bfloat16,
+    )
+    sharded_loading = HfDeepSpeedConfig(config) if recipe.zero.stage == 3 else None
+    base = load_base(
+        base_folder,
+        task=recipe.task,
+        dtype=dtype,
+        attention=choose_attention(recipe.base, device),
+        labels=labels,
+        gradient_checkpointing=recipe.base.gradient_checkpointing,
+    )
+    model = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed)
+    if state is not None:
+        _begin_with(model, state)
+    if sharded_loading is None:
+        model.to(device)
+    first_values = fingerprint({name: p.detach().cpu() for name, p in trainable(model).items()})
+    optimizer = _adamw(model, recipe, device)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=config, dist_init_required=False
+    )
+    return Engine(
+        deepspeed=engine,
+        model=model,
+        optimizer=optimizer,
+        stage=recipe.zero.stage,
+        device=device,
+        bfloat16=dtype == torch.bfloat16,
+        accumulation=accumulation,
+        first_values=first_values,
+        sharded_loading=sharded_loading,
+    )
+
+
+def _adamw(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    train = recipe.train
+    return torch.optim.AdamW(
+        trainable(model).values(),
+        lr=train.learning_rate,
+        betas=(train.betas[0], train.betas[1]),
+        eps=train.eps,
+        weight_decay=train.weight_decay,
+        fused=device.type == "cuda",
+    )
+
+
+def _begin_with(model: nn.Module, state: TrainerState) -> None:
+    parameters = trainable(model)
+    if parameters.keys() != state.master.keys():
+        odd = sorted(parameters.keys() ^ state.master.keys())[:3]
+        raise CheckpointError(
+            f"checkpoint of step {state.step}: holds another adapter than the recipe's; "
+            f"they differ in {', '.join(odd)}"
+        )
+    for name, parameter in parameters.items():
+        if parameter.shape != state.master[name].shape:
+            raise CheckpointError(
+                f"checkpoint of step {state.step}: {name} has the shape "
+                f"{tuple(state.master[name].shape)}, the recipe's {tuple(parameter.shape)}"
+            )
+        parameter.data.copy_(state.master[name])

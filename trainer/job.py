@@ -1,0 +1,24 @@
+"""What a rank is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from adapters.base_ref import BaseRef
+from recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The same value on every rank. All paths are absolute and seen by every node."""
+
+    recipe: Recipe
+    run_dir: Path
+    prepared: Path
+    base_folder: Path
+    base: BaseRef
+    action: Literal["train", "evaluate"] = "train"
+    resume_from: Path | None = None
+    """Checkpoint to go on from, or to evaluate."""

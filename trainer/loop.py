@@ -1,0 +1,106 @@
+"""The training loop: micro-batches in the global order, then one optimizer step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from recipes.recipe import Recipe
+from trainer.batch import Batch, collate
+from trainer.engine import Engine
+from trainer.loss import row_losses
+from trainer.order import Order
+from trainer.schedule import learning_rate
+from trainer.shards import Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One step as all ranks see it."""
+
+    step: int  # counted from 1
+    loss: float  # mean over the supervised tokens of the global batch
+    grad_norm: float
+    learning_rate: float
+    supervised: int  # tokens, or labels for classification
+    tokens: int  # all tokens of the global batch, padding not counted
+    seconds: float
+    stop: bool  # rank 0 was asked to stop
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """Steps of one rank. Every rank iterates over the same steps."""
+
+    recipe: Recipe
+    engine: Engine
+    split: Split
+    order: Order
+    num_steps: int
+    pad_token_id: int
+    stop_requested: Callable[[], bool]
+    """Asked by rank 0 after every step; all ranks learn the answer in the step's result."""
+
+    def steps(self, first: int) -> Iterator[StepResult]:
+        """Train from step `first` (counted from 0) to the end, yielding after each step."""
+        self.engine.model.train()
+        for step in range(first, self.num_steps):
+            yield self._step(step)
+
+    def _step(self, step: int) -> StepResult:
+        start = time.perf_counter()
+        rows = self.order.rows(step)
+        supervised = int(self.split.supervised[rows].sum())
+        # DeepSpeed divides by the accumulation and averages over ranks; we want sum / number.
+        scale = dist.get_world_size() * self.engine.accumulation / max(1, supervised)
+        loss_sum = torch.zeros((), dtype=torch.float64)
+        tokens = 0
+        rate = learning_rate(self.recipe.train, step, self.num_steps)
+        norm = math.nan
+        for turn in range(self.engine.accumulation):
+            number = turn * dist.get_world_size() + dist.get_rank()
+            weighs = number < self.order.num_micro_batches
+            batch = self._batch(step, number if weighs else 0)
+            self._seed_dropout(step, number)
+            with self.engine.precision():
+                losses, _ = row_losses(self.engine.deepspeed, batch, task=self.recipe.task)
+            loss = losses.sum() * (1.0 if weighs else 0.0)
+            if turn < self.engine.accumulation - 1:
+                self.engine.backward(loss * scale)
+            else:
+                norm = self.engine.backward_and_step(loss * scale, rate)
+            loss_sum += loss.detach().double().cpu()
+            tokens += int(batch.attention_mask.sum()) if weighs else 0
+        total = self._add_up(loss_sum, tokens)
+        return StepResult(
+            step=step + 1,
+            loss=float(total[0]) / max(1, supervised),
+            grad_norm=norm,
+            learning_rate=rate,
+            supervised=supervised,
+            tokens=int(total[1]),
+            seconds=time.perf_counter() - start,
+            stop=bool(total[2]),
+        )
+
+    def _batch(self, step: int, number: int) -> Batch:
+        rows = [self.split[index] for index in self.order.micro_batch(step, number)]
+        return collate(rows, self.pad_token_id).to(self.engine.device)
+
+    def _seed_dropout(self, step: int, number: int) -> None:
+        # Dropout belongs to the micro-batch, not to the rank that happens to compute it.
+        if self.recipe.adapter.dropout or self.recipe.task == "sequence_classification":
+            mixed = (self.recipe.seed * 1_000_003 + step) * 1_000_003 + number
+            torch.manual_seed(mixed % 2**63)
+
+    def _add_up(self, loss_sum: torch.Tensor, tokens: int) -> torch.Tensor:
+        stop = self.stop_requested() if dist.get_rank() == 0 else False
+        total = torch.tensor([float(loss_sum), float(tokens), float(stop)], dtype=torch.float64)
+        total = total.to(self.engine.device)
+        dist.all_reduce(total)
+        return total.cpu()

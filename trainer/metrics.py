@@ -1,0 +1,43 @@
+"""The run's record of steps: metrics.jsonl and the ledger, one line a step, one curve per run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import StorageError
+from recipes.files import write_whole
+
+
+class StepLog:
+    """A file with one JSON line per step, in order. A run that goes on from an earlier step first
+    drops the lines after it, so that the file shows one curve whatever happened."""
+
+    def __init__(self, file: Path, *, resume_after: int) -> None:
+        """Keep the lines of steps up to `resume_after` (0 keeps none)."""
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = [json.dumps(line) for line in read_steps(file) if line["step"] <= resume_after]
+        write_whole(file, "".join(f"{line}\n" for line in kept))
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self._file}: cannot be written: {error}") from error
+
+
+def read_steps(file: Path) -> list[dict[str, Any]]:
+    """The lines of a step log; a last line that was cut off is left out."""
+    if not file.is_file():
+        return []
+    steps = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            steps.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return steps
