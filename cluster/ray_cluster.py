@@ -27,8 +27,10 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def connected(cluster: Cluster) -> Iterator[None]:
+def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[None]:
     """Connected to the recipe's cluster; a Ray that was started here is ended with it.
+
+    `num_cpus` is what a Ray that is started here offers; all of the machine's when left out.
 
     Raises `ClusterError` when the cluster cannot be reached.
     """
@@ -37,7 +39,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
         return
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
     try:
-        _connect(cluster)
+        _connect(cluster, num_cpus)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = cluster.address or "this machine"
         raise ClusterError(
@@ -49,7 +51,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
         ray.shutdown()
 
 
-def _connect(cluster: Cluster) -> None:
+def _connect(cluster: Cluster, num_cpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address is not None:
         ray.init(address=cluster.address, **quiet)
@@ -57,6 +59,7 @@ def _connect(cluster: Cluster) -> None:
     ray.init(
         # "local" starts a new Ray whatever RAY_ADDRESS says.
         address="local",
+        num_cpus=num_cpus,
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         **quiet,

@@ -67,7 +67,9 @@ def find(reference: str, storage: Path) -> Path:
         return newest.resolve()
     known = sorted(path.parent.name for path in storage.glob("*/recipe.yaml"))
     near = difflib.get_close_matches(reference, known, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
+    hint = (
+        f"Did you mean {near[0]}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
+    )
     raise CheckpointError(f"{reference}: there is no such run. {hint}")
 
 

@@ -12,7 +12,8 @@
     └── TrainingError    (RuntimeError)  a rank failed while it trained
 
 Each is also a subclass of its standard kin, holds one message, and survives pickling, because
-it has to cross from a worker process to the driver. The message names the place, the value and the fix.
+it has to cross from a worker process to the driver. The message names the place, the value and
+the fix.
 """
 
 

@@ -45,16 +45,20 @@ def load(reference: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """
     file = shipped.find(reference)
     problems: list[Problem] = []
+    folders: dict[str, Path] = {}
     values: dict[str, Any] = {}
-    origins = {path: DEFAULT for path in schema.fields()}
+    origins = dict.fromkeys(schema.fields(), DEFAULT)
     layers = [(RECIPE, file.parent, _read(file)), (COMMAND_LINE, Path.cwd(), _parse(overrides))]
     for origin, folder, tree in layers:
         for path, value in _leaves(tree, problems):
-            values[path] = _absolute(path, value, folder)
-            origins[path] = origin
+            values[path], origins[path], folders[path] = value, origin, folder
     values.setdefault("name", file.stem)
     values.setdefault("storage.path", str(Path.cwd() / "runs"))
-    recipe = _build(_resolve(values), problems)
+    resolved = {
+        path: _absolute(path, value, folders.get(path, Path.cwd()))
+        for path, value in _resolve(values).items()
+    }
+    recipe = _build(resolved, problems)
     if problems or recipe is None:
         raise RecipeError(_report(file, problems))
     return LoadedRecipe(recipe=recipe, file=file, origins=origins)

@@ -1,5 +1,5 @@
 """From source files to shards with Ray Data: read, clean, select, render, tokenise, pack."""
 
-from launcher.prepare.prepare import Prepared, prepare
+from launcher.prepare.pipeline import Prepared, prepare
 
 __all__ = ["Prepared", "prepare"]

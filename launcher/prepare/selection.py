@@ -62,7 +62,7 @@ def _code(verdict: str) -> int:
 
 def _ordered(digests: Digests) -> npt.NDArray[np.bytes_]:
     """The same 16 bytes as a dtype that numpy can sort."""
-    return np.ascontiguousarray(digests).view("S16")  # type: ignore[no-any-return]
+    return np.ascontiguousarray(digests).view("S16")
 
 
 def _chosen(questions: Digests, fraction: float) -> npt.NDArray[np.bool_]:
@@ -77,4 +77,4 @@ def _contradicting(digests: Digests, questions: Digests) -> npt.NDArray[np.bool_
     _, question_of = np.unique(_ordered(questions), return_inverse=True)
     _, first = np.unique(_ordered(digests), return_index=True)
     labels_per_question = np.bincount(question_of[first], minlength=question_of.max(initial=0) + 1)
-    return labels_per_question[question_of] > 1  # type: ignore[no-any-return]
+    return labels_per_question[question_of] > 1

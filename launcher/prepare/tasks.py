@@ -25,6 +25,7 @@ from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import Rendered, fit, render, render_text, token_ids
 from launcher.prepare.samples import Sample, Unusable, to_sample
 from launcher.prepare.sources import Unit
+from recipes.errors import ShoalError
 from recipes.recipe import Recipe
 from trainer.shards import write_shard
 
@@ -264,7 +265,8 @@ def run_on_ray(
 ) -> list[Any]:
     """Call `function` once for each unit, each in a Ray Data task of its own; results in order.
 
-    One unit is one block, so what a task writes does not depend on the number of CPUs.
+    One unit is one block, so what a task writes does not depend on the number of CPUs. Raises the
+    `ShoalError` of the first task that had one.
     """
     import ray
     from ray.data import DataContext
@@ -276,12 +278,16 @@ def run_on_ray(
     settings.execution_options.preserve_order = True
     items = [{"unit": pickle.dumps(unit)} for unit in units]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _call, fn_kwargs={"function": function, "context": context}
+        _call,  # type: ignore[arg-type]
+        fn_kwargs={"function": function, "context": context},
     )
     results = []
     progress(0, len(units))
     for row in dataset.iter_rows():
-        results.append(pickle.loads(row["result"]))
+        result = pickle.loads(row["result"])
+        if isinstance(result, ShoalError):
+            raise result
+        results.append(result)
         progress(len(results), len(units))
     return results
 
@@ -289,4 +295,9 @@ def run_on_ray(
 def _call(
     row: dict[str, Any], function: Callable[[Unit, Context], Any], context: Context
 ) -> dict[str, Any]:
-    return {"result": pickle.dumps(function(pickle.loads(row["unit"]), context))}
+    # An error goes back as a value: Ray would wrap it in its own, and lose it on the way.
+    try:
+        result = function(pickle.loads(row["unit"]), context)
+    except ShoalError as error:
+        result = error
+    return {"result": pickle.dumps(result)}

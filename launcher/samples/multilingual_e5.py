@@ -135,7 +135,7 @@ def save_tokenizer(container: Container, folder: Path) -> None:
     """Write the fast tokenizer of the container's vocabulary to `folder`."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer(container.vocabulary),
         bos_token="<s>",
         eos_token="</s>",

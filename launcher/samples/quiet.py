@@ -21,11 +21,11 @@ def quiet_transformers() -> Iterator[None]:
         from transformers.utils import logging as voice
 
         bars = voice.is_progress_bar_enabled()
-        voice.disable_progress_bar()  # type: ignore[no-untyped-call]
+        voice.disable_progress_bar()
         try:
             yield
         finally:
             if bars:
-                voice.enable_progress_bar()  # type: ignore[no-untyped-call]
+                voice.enable_progress_bar()
     finally:
         logging.disable(level)

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from support import tiny
 from recipes.adapter import Adapter
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
@@ -15,6 +14,7 @@ from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
 from recipes.train import Train
 from recipes.zero import Zero
+from support import tiny
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from support import jobs
-from support.ranks import run_ranks
 from recipes.adapter import Adapter
 from recipes.base import Base
+from support import jobs
+from support.ranks import run_ranks
 
 STAGES = [0, 1, 2, 3]
 
@@ -59,9 +59,7 @@ def test_a_new_head_and_dropout_agree(folders: Path):
         for stage in (0, 2, 3):
             assert found[stage]["losses"] == pytest.approx(one[0]["losses"], rel=1e-4)
     assert 0.0 <= one[0]["after"]["scores"]["accuracy"] <= 1.0
-    head = [
-        name for name in load_file(_adapter(one[0]["checkpoint"])).keys() if "classifier" in name
-    ]
+    head = [name for name in load_file(_adapter(one[0]["checkpoint"])) if "classifier" in name]
     assert sorted(head) == [
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",

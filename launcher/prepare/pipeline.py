@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from launcher.prepare.tasks import (
     tokenize_unit,
     verdict_file,
 )
-from recipes.errors import DataError, ShoalError
+from recipes.errors import DataError
 from recipes.files import whole_folder
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
@@ -67,8 +66,7 @@ def prepare(recipe: Recipe, *, base_folder: Path, cache: Path, progress: Progres
         for name in (*_SPLITS, "work"):
             (aside / name).mkdir()
         context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
-        with _plain_errors():
-            cleaned, tokenized, labels = _run_stages(recipe, parts, context, progress)
+        cleaned, tokenized, labels = _run_stages(recipe, parts, context, progress)
         rejected = list(_rejected(parts, cleaned, tokenized))
         manifest = _manifest(recipe, key, entries, cleaned, tokenized, labels, rejected)
         _check_usable(recipe, manifest)
@@ -83,12 +81,12 @@ def prepare(recipe: Recipe, *, base_folder: Path, cache: Path, progress: Progres
 
 
 def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
-    if recipe.task == "causal_lm" and recipe.data.format in ("messages", "text_label"):
-        if not has_chat_template(folder):
-            raise DataError(
-                f"data.format = {recipe.data.format}: the tokenizer of {folder} has no chat "
-                "template. Use a base that was made for chat, or data.format=text"
-            )
+    needs_template = recipe.task == "causal_lm" and recipe.data.format in ("messages", "text_label")
+    if needs_template and not has_chat_template(folder):
+        raise DataError(
+            f"data.format = {recipe.data.format}: the tokenizer of {folder} has no chat template. "
+            "Use a base that was made for chat, or data.format=text"
+        )
 
 
 def _run_stages(
@@ -226,17 +224,3 @@ def _check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
 def _write_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     file.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise the error of a task itself, not Ray's account of it."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ShoalError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None

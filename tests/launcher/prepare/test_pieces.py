@@ -1,0 +1,146 @@
+"""Packing, selection and rendering: functions from value to value."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapters.tokenizer import has_chat_template, load_tokenizer
+from launcher.prepare.packing import pack
+from launcher.prepare.rendering import Rendered, fit, render, render_chat
+from launcher.prepare.samples import Sample, Unusable
+from launcher.prepare.selection import select
+from trainer.shards import IGNORED
+
+
+def test_packing_holds_each_sample_once_and_never_overflows():
+    chance = random.Random(0)
+    for length in (10, 64, 100):
+        lengths = [chance.randint(1, length) for _ in range(200)]
+        packs = pack(lengths, length)
+        assert sorted(index for members in packs for index in members) == list(range(200))
+        assert all(sum(lengths[i] for i in members) <= length for members in packs)
+        assert len(packs) <= 1.22 * sum(lengths) / length + 1
+        assert packs == pack(lengths, length)
+
+
+def test_packing_is_best_fit():
+    assert pack([5, 5, 6, 4], 10) == [[0, 1], [2, 3]]
+    assert pack([], 10) == []
+    assert pack([10, 10], 10) == [[0], [1]]
+
+
+def digests(text: str) -> Any:
+    return np.array([letter.encode().ljust(16, b"x") for letter in text], dtype="S16").view("V16")
+
+
+def verdicts(samples: str, questions: str, held_out: str = "", **options: Any) -> list[str]:
+    marks = np.array([mark == "h" for mark in (held_out or "." * len(samples))])
+    chosen: dict[str, Any] = {
+        "held_out_fraction": 0.0,
+        "deduplicate": True,
+        "labels_must_agree": False,
+    }
+    found = select(digests(samples), digests(questions), marks, **(chosen | options))
+    return [found.verdict(index) for index in range(len(samples))]
+
+
+def test_the_first_of_equal_samples_stays():
+    assert verdicts("abab", "abab") == ["", "", "duplicate", "duplicate"]
+    assert verdicts("abab", "abab", deduplicate=False) == [""] * 4
+
+
+def test_what_is_held_out_is_not_trained_on():
+    assert verdicts("abcb", "abcb", "...h") == ["", "also held out", "", "held out"]
+    # Another answer to a held-out question is a leak too.
+    assert verdicts("abcB", "abcb", "...h")[1] == "also held out"
+
+
+def test_contradicting_labels_go_all():
+    assert verdicts("aAb", "aab", labels_must_agree=True) == ["contradicting labels"] * 2 + [""]
+    assert verdicts("aAb", "aab") == ["", "", ""]
+    assert verdicts("aab", "aab", labels_must_agree=True) == ["", "duplicate", ""]
+
+
+def test_a_share_is_held_out_by_the_question_alone():
+    chance = np.random.default_rng(0)
+    many = np.frombuffer(chance.bytes(16 * 4000), dtype="V16")
+    none = np.zeros(4000, np.bool_)
+    options: dict[str, Any] = {"deduplicate": True, "labels_must_agree": False}
+    found = select(many, many, none, held_out_fraction=0.1, **options).codes
+    assert 300 < (found == 1).sum() < 500
+    turned = select(many[::-1], many[::-1], none, held_out_fraction=0.1, **options).codes
+    assert (turned[::-1] == found).all()
+    assert len(select(many[:0], many[:0], none[:0], held_out_fraction=0.1, **options).codes) == 0
+
+
+@pytest.fixture(scope="module")
+def tokenizer(llama: Path) -> Any:
+    return load_tokenizer(llama)
+
+
+def chat(*turns: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
+
+
+def spoken(tokenizer: Any, rendered: Rendered) -> list[str]:
+    return [tokenizer.decode([label]) for label in rendered.labels if label != IGNORED]
+
+
+def test_only_the_assistant_is_supervised_to_the_end_of_its_turn(tokenizer: Any):
+    rendered = render_chat(tokenizer, chat("w1 w2", "w3", "w4", "w5 w6"))
+    text = "<|user|> w1 w2 <|end|> <|assistant|> w3 <|end|> <|user|> w4 <|end|> <|assistant|>"
+    assert tokenizer.decode(rendered.input_ids) == f"{text} w5 w6 <|end|>"
+    assert spoken(tokenizer, rendered) == ["w3", "<|end|>", "w5", "w6", "<|end|>"]
+    assert rendered.supervised == 5
+    for token, label in zip(rendered.input_ids, rendered.labels, strict=True):
+        assert label in (token, IGNORED)
+
+
+def test_a_template_that_marks_the_assistant_is_believed(tokenizer: Any, llama: Path):
+    marked = load_tokenizer(llama)
+    marked.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|> {% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }} <|end|>{% endgeneration %} "
+        "{% else %}{{ m.content }} <|end|> {% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    messages = chat("w1 w2", "w3", "w4", "w5 w6")
+    assert render_chat(marked, messages) == render_chat(tokenizer, messages)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(llama: Path):
+    odd = load_tokenizer(llama)
+    odd.chat_template = (
+        "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }} {% endif %}"
+        "{% endfor %}"
+    )
+    with pytest.raises(Unusable, match="template changes earlier turns"):
+        render_chat(odd, chat("w1", "w2", "w3", "w4"))
+
+
+def test_plain_text_is_supervised_but_for_its_first_token(tokenizer: Any):
+    rendered = render(tokenizer, Sample(text="w1 w2 w3"))
+    assert tokenizer.decode(rendered.input_ids) == "w1 w2 w3 <|end|>"
+    assert rendered.labels == [IGNORED, *rendered.input_ids[1:]]
+
+
+def test_samples_that_do_not_fit():
+    rendered = Rendered(input_ids=[1, 2, 3, 4], labels=[IGNORED, IGNORED, 3, 4])
+    assert fit(rendered, 4, "set_aside") == rendered
+    with pytest.raises(Unusable, match="too long"):
+        fit(rendered, 3, "set_aside")
+    assert fit(rendered, 3, "truncate").labels == [IGNORED, IGNORED, 3]
+    with pytest.raises(Unusable, match="no supervised token"):
+        fit(rendered, 2, "truncate")
+
+
+def test_whether_a_folder_has_a_chat_template(llama: Path, tmp_path: Path):
+    assert has_chat_template(llama)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert not has_chat_template(tmp_path)

@@ -1,0 +1,219 @@
+"""Prepared folders, made on a real local Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.prepare import Prepared, prepare
+from launcher.prepare import tasks as prepare_tasks
+from recipes.base import Base
+from recipes.data import Data
+from recipes.errors import DataError
+from recipes.evaluate import Evaluate
+from recipes.recipe import Recipe
+from recipes.train import Train
+from trainer.shards import open_split
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def write(file: Path, rows: list[Any]) -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def asked(number: int, answer: str = "w1") -> dict[str, Any]:
+    return {"text": f"w{number % 100} w{number // 100} w2", "label": answer}
+
+
+def recipe(train: list[str] | str, **changes: Any) -> Recipe:
+    data = {"sequence_length": 64} | changes.pop("data", {})
+    names = [train] if isinstance(train, str) else train
+    plain = Recipe(
+        name="r", base=Base(source="b"), data=Data(train=names, **data), train=Train(steps=1)
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def run(chosen: Recipe, llama: Path, cache: Path) -> tuple[Prepared, list[tuple[str, int, int]]]:
+    told: list[tuple[str, int, int]] = []
+    prepared = prepare(
+        chosen, base_folder=llama, cache=cache, progress=lambda *seen: told.append(seen)
+    )
+    return prepared, told
+
+
+def test_a_second_time_nothing_is_prepared(llama: Path, tmp_path: Path):
+    file = write(tmp_path / "a" / "rows.jsonl", [asked(n) for n in range(30)])
+    first, told = run(recipe(file), llama, tmp_path)
+    assert first.fresh
+    assert ("tokenizing", 1, 1) in told
+    again, told = run(recipe(file), llama, tmp_path)
+    assert not again.fresh
+    assert again.manifest == first.manifest
+    assert {name for name, _, _ in told} == {"reading sources"}
+    # The key is of the content: another place is the same, another byte is not.
+    moved = write(tmp_path / "b" / "moved.jsonl", [asked(n) for n in range(30)])
+    assert run(recipe(moved), llama, tmp_path)[0].folder == first.folder
+    edited = write(tmp_path / "b" / "edited.jsonl", [asked(n) for n in range(1, 31)])
+    assert run(recipe(edited), llama, tmp_path)[0].folder != first.folder
+    other = recipe(file, data={"sequence_length": 32})
+    assert run(other, llama, tmp_path)[0].folder != first.folder
+
+
+def test_rows_are_neither_lost_nor_invented(llama: Path, tmp_path: Path):
+    """Every row is trained on, held out, or set aside with its place, over several units."""
+    rows = [asked(n) for n in range(500)]
+    rows[10] = {"text": None, "label": "w1"}
+    rows[20] = rows[7]
+    rows[499] = rows[0]
+    rows[250] = {"text": " ".join(["w1"] * 100), "label": "w1"}
+    first = write(tmp_path / "first.jsonl", rows[:100])
+    second = tmp_path / "second.jsonl"
+    second.write_text("\n{broken\n" + "".join(json.dumps(row) + "\n" for row in rows[100:]))
+    chosen = recipe([first, str(second)], data={"held_out_fraction": 0.1})
+    prepared, _ = run(chosen, llama, tmp_path)
+    manifest = prepared.manifest
+    assert manifest["rows_read"] == 501
+    assert manifest["rejected"] == {"duplicate": 2, "no text": 1, "not JSON": 1, "too long": 1}
+    splits = manifest["splits"]
+    assert splits["train"]["samples"] + splits["held_out"]["samples"] == 501 - 5
+    assert splits["held_out"]["samples"] > 10
+    rejected = [
+        json.loads(line)
+        for line in (prepared.folder / "rejected.jsonl").read_text().split("\n")
+        if line
+    ]
+    places = {(Path(row["file"]).name, row["row"], row["reason"]) for row in rejected}
+    assert places == {
+        ("first.jsonl", 11, "no text"),
+        ("first.jsonl", 21, "duplicate"),
+        ("second.jsonl", 2, "not JSON"),
+        ("second.jsonl", 2 + 151, "too long"),
+        ("second.jsonl", 2 + 400, "duplicate"),
+    }
+    split = open_split(prepared.folder, "train")
+    ids = [int(sample) for index in range(len(split)) for sample in split[index].samples]
+    assert len(set(ids)) == len(ids) == splits["train"]["samples"]
+    assert not list((tmp_path / "prepared").glob(".*"))
+
+
+def test_shards_do_not_depend_on_who_computes_them(llama: Path, tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(300)])
+    chosen = recipe(file, data={"packing": True, "held_out_fraction": 0.1})
+    one, _ = run(chosen, llama, tmp_path / "one")
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.for_limits(cpu=1)
+    try:
+        two, _ = run(chosen, llama, tmp_path / "two")
+    finally:
+        context.execution_options.resource_limits = limits
+    assert one.manifest["splits"] == two.manifest["splits"]  # sha256 of every shard among them
+
+
+def test_packed_rows_hold_the_samples_of_unpacked_ones(llama: Path, tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(50)])
+    packed, _ = run(recipe(file, data={"packing": True}), llama, tmp_path)
+    plain, _ = run(recipe(file), llama, tmp_path)
+    pieces = {}
+    split = open_split(packed.folder, "train")
+    assert len(split) < 50 / 3
+    for index in range(len(split)):
+        row = split[index]
+        assert len(row.input_ids) <= 64
+        begin = 0
+        for length, sample in zip(row.lengths, row.samples, strict=True):
+            part = slice(begin, begin + length)
+            pieces[int(sample)] = (row.input_ids[part].tolist(), row.labels[part].tolist())
+            begin += int(length)
+    alone = open_split(plain.folder, "train")
+    for index in range(len(alone)):
+        row = alone[index]
+        assert pieces.pop(int(row.samples[0])) == (row.input_ids.tolist(), row.labels.tolist())
+    assert not pieces
+
+
+def test_choices_come_once_for_each_answer(llama: Path, tmp_path: Path):
+    train = write(tmp_path / "train.jsonl", [asked(n) for n in range(10)])
+    held_out = write(
+        tmp_path / "held_out.jsonl", [asked(50, "w1"), asked(51, "w5"), asked(52, "w9")]
+    )
+    chosen = recipe(train, data={"held_out": [held_out]}, evaluate=Evaluate(choices=["w1", "w5"]))
+    prepared, _ = run(chosen, llama, tmp_path)
+    split = open_split(prepared.folder, "held_out")
+    rows = [split[index] for index in range(len(split))]
+    assert [(row.choice, row.answer) for row in rows] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert prepared.manifest["splits"]["held_out"]["samples"] == 2
+    assert prepared.manifest["rejected"] == {"answer is not among evaluate.choices": 1}
+    prompts = (prepared.folder / "prompts.jsonl").read_text().split("\n")
+    assert json.loads(prompts[0])["answer"] == "w1"
+    assert json.loads(prompts[0])["messages"] == [{"role": "user", "content": "w50 w0 w2"}]
+
+
+def test_labels_of_a_classification(llama: Path, tmp_path: Path):
+    rows = [asked(n, "good" if n % 3 else "bad") for n in range(30)]
+    file = write(tmp_path / "rows.jsonl", [*rows, {**rows[4], "label": "bad"}])
+    chosen = recipe(file, task="sequence_classification")
+    prepared, _ = run(chosen, llama, tmp_path)
+    assert prepared.manifest["labels"] == ["bad", "good"]
+    assert prepared.manifest["rejected"] == {"contradicting labels": 2}
+    split = open_split(prepared.folder, "train")
+    assert [split[index].label for index in range(4)] == [0, 1, 1, 0]
+    assert split.supervised.tolist() == [1] * 29
+
+
+@pytest.mark.parametrize(
+    ("rows", "data", "said"),
+    [
+        ([{"body": "x"}] * 3, {}, r"none of 3 rows can be trained on \(3 no known column\)"),
+        ([asked(1)], {"sequence_length": 2}, r"none of 1 rows .*\(1 too long\)"),
+        (
+            [asked(1)],
+            {"sequence_length": 2, "too_long": "truncate"},
+            r"none of 1 rows .*\(1 no supervised token\)",
+        ),
+        ([asked(1), asked(2)], {"held_out_fraction": 1e-9}, "held_out_fraction: no usable row"),
+    ],
+)
+def test_nothing_to_train_on(
+    llama: Path, tmp_path: Path, rows: list[Any], data: dict[str, Any], said: str
+):
+    file = write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match=said):
+        run(recipe(file, data=data), llama, tmp_path)
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_an_error_in_a_task_is_told_as_it_is(llama: Path, tmp_path: Path):
+    (tmp_path / "rows.json").write_text("{]")
+    with pytest.raises(DataError, match=r"rows.json: is not JSON"):
+        run(recipe(str(tmp_path / "rows.json")), llama, tmp_path)
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(5)])
+    real = prepare_tasks.run_on_ray
+
+    def interrupted(function: Any, *rest: Any) -> Any:
+        if function is prepare_tasks.tokenize_unit:
+            raise KeyboardInterrupt
+        return real(function, *rest)
+
+    monkeypatch.setattr("launcher.prepare.pipeline.run_on_ray", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(file), llama, tmp_path)
+    assert list((tmp_path / "prepared").iterdir()) == []
+    monkeypatch.undo()
+    assert run(recipe(file), llama, tmp_path)[0].fresh

@@ -1,0 +1,228 @@
+"""Reading recipes: every problem at once, and where each value came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes import resolved, schema, shipped
+from recipes.errors import RecipeError
+from recipes.load import load
+
+MINIMAL = """
+base: {source: org/model}
+data: {train: rows.jsonl}
+train: {steps: 5}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINIMAL)
+    return file
+
+
+def problems_of(file: Path | str, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load(file, overrides)
+    head, *lines = str(caught.value).split("\n")
+    assert head.endswith(f"{len(lines)} problem{'s' if len(lines) > 1 else ''}")
+    return [line.strip() for line in lines]
+
+
+def test_a_minimal_recipe_takes_defaults_and_its_file_name(recipe_file: Path):
+    loaded = load(recipe_file)
+    assert loaded.recipe.name == "mine"
+    assert loaded.recipe.base.source == "org/model"
+    assert loaded.recipe.adapter.targets == ["all-linear"]
+    assert loaded.origins["train.steps"] == "recipe"
+    assert loaded.origins["adapter.r"] == "default"
+
+
+def test_overrides_come_last_and_may_hold_equals_signs(recipe_file: Path):
+    loaded = load(
+        recipe_file,
+        ["train.steps=7", "data.system=answer a=b", "data.train=[a.jsonl, b.jsonl]", "seed=3"],
+    )
+    assert loaded.recipe.train.steps == 7
+    assert loaded.recipe.data.system == "answer a=b"
+    assert [Path(name).name for name in loaded.recipe.data.train] == ["a.jsonl", "b.jsonl"]
+    assert loaded.origins["train.steps"] == "command line"
+
+
+def test_lists_replace_and_one_value_is_a_list_of_one(recipe_file: Path):
+    loaded = load(recipe_file, ["adapter.targets=q_proj", "train.betas=[0.8, 0.9]"])
+    assert loaded.recipe.adapter.targets == ["q_proj"]
+    assert loaded.recipe.train.betas == [0.8, 0.9]
+
+
+def test_all_problems_are_told_at_once(recipe_file: Path):
+    found = problems_of(
+        recipe_file,
+        "trian.steps=5",
+        "train.stps=3",
+        "train.steps=many",
+        "data.packing=maybe",
+        "zero.stage=7",
+        "base=3",
+        "learning_rate=3",
+        "adapter.kind=lara",
+        "data.clean=[strip_htm]",
+        "train.betas=0.9",
+    )
+    assert found == [
+        "trian.steps: there is no section trian. Did you mean 'train'?",
+        "train.stps: is no key of train. Did you mean 'steps'?",
+        "base = 3: is a section, not a value",
+        "learning_rate: is no key of a recipe. Did you mean 'train.learning_rate'?",
+        "data.clean = ['strip_htm']: has a wrong type; allowed: a list, each one of "
+        "normalize_unicode, strip_html, strip_urls, strip_control, remove_punctuation, "
+        "collapse_whitespace",
+        "data.packing = 'maybe': has a wrong type; allowed: true or false",
+        "adapter.kind = 'lara': has a wrong type; allowed: one of lora",
+        "train.steps = 'many': has a wrong type; allowed: a whole number or null",
+        "train.betas = [0.9]: AdamW has two; allowed: two numbers, 0 ≤ value < 1",
+        "zero.stage = 7: is no ZeRO stage; allowed: 0, 1, 2, 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=2", "train.steps: both are given"),
+        ("train.steps=null", "train.steps: neither is given"),
+        ("train.micro_batch_size=5", "does not divide train.global_batch_size = 16; allowed: 1, 2"),
+        ("train.warmup_steps=9", "is more than train.steps = 5"),
+        ("train.learning_rate=0", "is too small; allowed: > 0"),
+        ("train.learning_rate=null", "train.learning_rate: must not be null"),
+        ("data.held_out_fraction=1.5", "is not a share; allowed: 0 ≤ value < 1"),
+        ("data.max_characters=0", "is below data.min_characters = 1"),
+        ("data.train=[]", "names no file"),
+        ("adapter.targets=[all-linear, q_proj]", "all-linear stands alone"),
+        ("adapter.dropout=1", "is not a share"),
+        ("evaluate.choices=[yes]", "leaves nothing to choose"),
+        ("evaluate.choices=[good, bad]", "there are no held-out rows to measure on"),
+        ("cluster.workers=0", "is too few; allowed: ≥ 1"),
+        ("checkpoint.keep=0", "is too small; allowed: ≥ 1"),
+        ("storage.path=s3://bucket/runs", "only folders can be used in this version"),
+        ("name=a/b", "is no name for a folder"),
+        ("data.labels=[a, b]", "a causal model has no labels"),
+        ("base.source=' '", "is empty"),
+    ],
+)
+def test_rules(recipe_file: Path, override: str, said: str):
+    assert any(said in line for line in problems_of(recipe_file, override))
+
+
+def test_rules_between_sections_of_a_classification(recipe_file: Path):
+    found = problems_of(
+        recipe_file,
+        "task=sequence_classification",
+        "data.packing=true",
+        "data.format=messages",
+        "data.system=hello",
+    )
+    assert {line.split(" ")[0] for line in found} == {"data.format", "data.packing", "data.system"}
+
+
+def test_what_is_required_is_named_with_its_meaning(tmp_path: Path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("")
+    found = problems_of(file)
+    assert found[0].startswith("base.source: must be given; allowed: a text. Folder of a model")
+    assert found[1].startswith("data.train: must be given; allowed: a list, each a text.")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n- b\n", "holds a list, not sections with keys"),
+        ("base: {source: [", "is not YAML"),
+        ("seed: 1\nseed: 2\n", "is not YAML: .*duplicate key"),
+        ("base: {source: '$" + "{nowhere}'}", "Interpolation key 'nowhere' not found"),
+    ],
+)
+def test_files_that_are_no_recipes(tmp_path: Path, text: str, said: str):
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        load(file)
+
+
+@pytest.mark.parametrize("override", ["train.steps", "=5", "--lr=1"])
+def test_what_is_no_override(recipe_file: Path, override: str):
+    with pytest.raises(RecipeError):
+        load(recipe_file, [override])
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="Did you mean 'quickstart'"):
+        load("quikstart")
+
+
+def test_relative_paths_start_at_the_recipe_or_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, elsewhere = tmp_path / "recipes", tmp_path / "elsewhere"
+    (folder / "org" / "local").mkdir(parents=True)
+    elsewhere.mkdir()
+    file = folder / "mine.yaml"
+    file.write_text(
+        "base: {source: org/local}\n"
+        "data: {train: [../rows.jsonl, sample:movies/a.jsonl]}\n"
+        "train: {steps: 1}\n"
+    )
+    monkeypatch.chdir(elsewhere)
+    recipe = load(file, ["data.held_out=test.jsonl"]).recipe
+    assert recipe.base.source == str(folder / "org" / "local")
+    assert recipe.data.train == [str(tmp_path / "rows.jsonl"), "sample:movies/a.jsonl"]
+    assert recipe.data.held_out == [str(elsewhere / "test.jsonl")]
+    assert recipe.storage.path == str(elsewhere / "runs")
+
+
+def test_interpolation(recipe_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHOAL_TEST_ROWS", "/data/rows.jsonl")
+    recipe = load(
+        recipe_file,
+        ["train.warmup_steps=${train.steps}", "data.train=${oc.env:SHOAL_TEST_ROWS}"],
+    ).recipe
+    assert recipe.train.warmup_steps == 5
+    assert recipe.data.train == ["/data/rows.jsonl"]
+
+
+@pytest.mark.parametrize("name", [*shipped.names(), "starter"])
+def test_the_resolved_recipe_loads_to_the_same(name: str, tmp_path: Path):
+    loaded = load(shipped.file_of(name))
+    text = resolved.to_yaml(loaded)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    again = load(file)
+    assert again.recipe == loaded.recipe
+    assert resolved.digest(again.recipe) == resolved.digest(loaded.recipe)
+    assert 'source: "sample:' in text
+    assert "# recipe" in text
+    assert "# default" in text
+
+
+def test_odd_text_survives_the_resolved_recipe(recipe_file: Path, tmp_path: Path):
+    loaded = load(recipe_file, ["description='a: # \\ | {z} 人工'"])
+    file = tmp_path / "again.yaml"
+    file.write_text(resolved.to_yaml(loaded))
+    assert load(file).recipe.description == loaded.recipe.description == "a: # \\ | {z} 人工"
+
+
+def test_the_digest_leaves_out_where_it_runs(recipe_file: Path):
+    plain = resolved.digest(load(recipe_file).recipe)
+    assert plain == resolved.digest(load(recipe_file, ["cluster.workers=8", "zero.stage=3"]).recipe)
+    assert plain != resolved.digest(load(recipe_file, ["seed=1"]).recipe)
+    changed = resolved.differences(load(recipe_file).recipe, load(recipe_file, ["seed=1"]).recipe)
+    assert changed == {"seed": (0, 1)}
+
+
+def test_every_field_has_one_line_of_docs():
+    for path, field in schema.fields().items():
+        assert field.doc, path
+        assert "\n" not in field.doc, path
+        assert field.doc.endswith("."), path
