@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -28,17 +28,7 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> PeftM
     Adapter parameters are float32 whatever the base's dtype: they are the optimizer's masters.
     Raises `AdapterError` when a target or a module to save matches nothing, with near names.
     """
-    config = LoraConfig(
-        task_type=_TASK_TYPE[task],
-        r=adapter.r,
-        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
-        lora_dropout=adapter.dropout,
-        target_modules=targets(base.model, adapter.targets),
-        layers_to_transform=_layers(base.model, adapter.last_layers),
-        modules_to_save=_modules_to_save(base.model, adapter.modules_to_save),
-        use_rslora=adapter.rslora,
-        use_dora=adapter.dora,
-    )
+    config = _CONFIGS[adapter.kind](base.model, adapter, _TASK_TYPE[task])
     torch.manual_seed(seed)
     try:
         model = get_peft_model(base.model, config)
@@ -49,6 +39,23 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> PeftM
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def _lora(model: PreTrainedModel, adapter: Adapter, task_type: TaskType) -> PeftConfig:
+    return LoraConfig(
+        task_type=task_type,
+        r=adapter.r,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        target_modules=targets(model, adapter.targets),
+        layers_to_transform=_layers(model, adapter.last_layers),
+        modules_to_save=_modules_to_save(model, adapter.modules_to_save),
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
+    )
+
+
+_CONFIGS: dict[str, Callable[[PreTrainedModel, Adapter, TaskType], PeftConfig]] = {"lora": _lora}
 
 
 def _begin_new_head(model: nn.Module, base: LoadedBase, seed: int) -> None:

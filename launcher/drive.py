@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from cluster.ray_cluster import resources, uses_gpu
 from recipes.errors import ShoalError, TrainingError
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
     from trainer.job import Job
 
 _POLL_S = 0.1
@@ -141,6 +140,9 @@ class _Fit:
 
 
 def _trainer(job: Job, mailbox: Any) -> TorchTrainer:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer  # imports torch
+
     cluster = job.recipe.cluster
     gpu = uses_gpu(cluster, resources())
     per_worker: dict[str, float] = {"CPU": cluster.cpus_per_worker}
@@ -182,6 +184,8 @@ def _worker_environment(gpu: bool, threads: int) -> dict[str, str]:
 def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     """The training function of Ray Train, on each worker."""
     job: Job = config["job"]
+    import ray.train
+
     _redirect_output(log_file(job.run_dir, ray.train.get_context().get_world_rank()))
     from trainer.worker import work
 
@@ -205,6 +209,8 @@ def _redirect_output(file: Path) -> None:
 
 def _plain(error: BaseException, run_dir: Path) -> BaseException:
     """The error a person can do something with: a rank's own, or where to look for more."""
+    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     causes = [_cause(failure) for _, failure in sorted(failures.items())]
     for cause in causes:

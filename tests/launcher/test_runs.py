@@ -1,0 +1,60 @@
+"""Run folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher import runs
+from recipes.errors import CheckpointError, StorageError
+
+
+def make(storage: Path, name: str) -> Path:
+    folder = runs.create(storage, name)
+    (folder / "recipe.yaml").write_text("")
+    return folder
+
+
+def test_names_count_on(tmp_path: Path):
+    assert [make(tmp_path, "a").name for _ in range(11)][-2:] == ["a-10", "a-11"]
+    newest = runs.latest(tmp_path, "a")
+    assert newest is not None
+    assert newest.name == "a-11"
+    assert runs.latest(tmp_path, "b") is None
+    # A folder that holds no run is none.
+    runs.create(tmp_path, "a")
+    assert runs.latest(tmp_path, "a") == newest
+
+
+def test_finding_by_name_and_by_folder(tmp_path: Path):
+    first, second = make(tmp_path, "quick"), make(tmp_path, "quick")
+    assert runs.find("quick", tmp_path) == second
+    assert runs.find(str(first), tmp_path) == first
+    assert runs.find("quick-2", tmp_path) == second
+    with pytest.raises(CheckpointError, match=r"quik: there is no such run. Did you mean quick\?"):
+        runs.find("quik", tmp_path)
+    with pytest.raises(CheckpointError, match=r"Runs in .*: none"):
+        runs.find("x", tmp_path / "nowhere")
+
+
+def test_a_storage_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"storage.path = .*/file/runs: cannot be written"):
+        runs.check_writable(tmp_path / "file" / "runs")
+    with pytest.raises(StorageError, match="cannot be made"):
+        runs.create(tmp_path / "file", "a")
+    with pytest.raises(StorageError, match="cannot be written"):
+        runs.check_writable(Path("/proc/runs"))
+    runs.check_writable(tmp_path / "new" / "runs")
+    assert list((tmp_path / "new" / "runs").iterdir()) == []
+
+
+def test_events_have_their_time(tmp_path: Path):
+    runs.append_event(tmp_path, "started")
+    runs.append_event(tmp_path, "checkpoint", {"step": 3})
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "checkpoint"]
+    assert lines[1]["step"] == 3
+    assert lines[0]["time"].endswith("+00:00")
