@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from adapters.base import LoadedBase
+from adapters.base import LoadedBase, empty_base
 from recipes.adapter import Adapter
 from recipes.errors import AdapterError
 
@@ -39,6 +40,16 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> PeftM
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def check_fit(folder: Path, adapter: Adapter, *, task: str) -> None:
+    """Whether the adapter fits the base, found out without reading a weight.
+
+    Raises `AdapterError` as `attach` would, or `BaseModelError`.
+    """
+    with torch.device("meta"):
+        model = empty_base(folder, task=task)
+    _CONFIGS[adapter.kind](model, adapter, _TASK_TYPE[task])
 
 
 def _lora(model: PreTrainedModel, adapter: Adapter, task_type: TaskType) -> PeftConfig:
@@ -126,8 +137,8 @@ def _matches(wanted: str, names: Iterable[str]) -> bool:
 def _unmatched(path: str, missing: Sequence[str], names: Sequence[str]) -> str:
     known = sorted({name.rpartition(".")[2] for name in names})
     known = [name for name in known if not name.isdigit()]
-    near = {near for name in missing for near in difflib.get_close_matches(name, known, cutoff=0.4)}
-    hint = f"Did you mean {', '.join(sorted(near))}?" if near else ""
+    near = [near for name in missing for near in difflib.get_close_matches(name, known, cutoff=0.4)]
+    hint = f"Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
     return (
         f"{path} = {', '.join(missing)}: matches no module of the base. {hint} "
         f"It has: {', '.join(known[:30])}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -21,6 +22,15 @@ _MODEL_OF_TASK = {
     "causal_lm": AutoModelForCausalLM,
     "sequence_classification": AutoModelForSequenceClassification,
 }
+
+
+def empty_base(folder: Path, *, task: str) -> PreTrainedModel:
+    """The base's modules with whatever values the current device gives: shapes on `meta`."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        return _MODEL_OF_TASK[task].from_config(config)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

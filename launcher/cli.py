@@ -6,6 +6,8 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_INTERRUPTED = 130
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
@@ -55,9 +59,11 @@ def run(
     from launcher.terminal import open_display
 
     loaded = load(recipe, overrides or [])
-    with open_display() as display:
+    with open_display() as display, _interruptible():
         outcome = session.run(loaded, display, resume=resume)
-    show_outcome(outcome, loaded.recipe, display)
+    show_outcome(outcome, recipe, display)
+    if outcome.stopped:
+        raise typer.Exit(_INTERRUPTED)
 
 
 @app.command()
@@ -66,7 +72,7 @@ def prepare(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None
     from launcher import session
     from launcher.terminal import open_display
 
-    with open_display() as display:
+    with open_display() as display, _interruptible():
         prepared = session.prepare(load(recipe, overrides or []), display)
     display.line(f"Prepared data lies in {prepared.folder}")
 
@@ -143,7 +149,7 @@ def evaluate(run: RunArgument) -> None:
     from launcher.terminal import open_display
 
     run_dir = runs.find(run, Path.cwd() / "runs")
-    with open_display() as display:
+    with open_display() as display, _interruptible():
         found = session.evaluate(run_dir, display)
     show_scores(runs.read_evaluation(run_dir, "before"), found, display)
 
@@ -164,6 +170,16 @@ def generate(
         run_dir, prompt, max_new_tokens=max_new_tokens, system=system, base_only=base
     )
     typer.echo(text)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interruption is told in one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("shoal: interrupted; what was saved before stays", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -193,9 +209,6 @@ def main() -> None:
         _fail(error, status=2)
     except ShoalError as error:
         _fail(error, status=1)
-    except KeyboardInterrupt:
-        typer.echo("\nshoal: interrupted", err=True)
-        sys.exit(130)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

@@ -7,9 +7,11 @@ through it to save and stop. Training itself runs in a thread, so that the main 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,19 +87,47 @@ def drive(job: Job, on_event: Callable[[str, Mapping[str, Any]], None]) -> dict[
     fit = _Fit(_trainer(job, mailbox))
     fit.start()
     listener = _Listener(mailbox, on_event)
-    while not fit.wait(_POLL_S):
-        try:
+    with _interrupts_counted() as interrupts:
+        while not fit.wait(_POLL_S):
             listener.listen()
-        except KeyboardInterrupt:
-            if not listener.training or listener.stopping:
-                raise
-            listener.stopping = True
-            mailbox.request_stop.remote()
-            on_event("stopping", {})
+            if interrupts.count and not listener.training:
+                raise KeyboardInterrupt
+            if interrupts.count and not listener.stopping:
+                listener.stopping = True
+                mailbox.request_stop.remote()
+                on_event("stopping", {})
     listener.listen()
     if fit.error is not None:
         raise _plain(fit.error, job.run_dir) from fit.error
     return fit.result
+
+
+@dataclass(slots=True)
+class _Interrupts:
+    count: int = 0
+
+    def handle(self, number: int, frame: Any) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts_counted() -> Iterator[_Interrupts]:
+    """Ctrl-C and SIGTERM are noted, not raised, so that no event is lost; the second is raised."""
+    interrupts = _Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts  # only the main thread hears signals
+        return
+    before = {
+        number: signal.signal(number, interrupts.handle)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(slots=True)

@@ -15,10 +15,15 @@ from recipes.errors import CheckpointError, StorageError
 
 
 def check_writable(storage: Path) -> None:
-    """Raises `StorageError` when no run could be kept in this folder; tried by writing a file."""
+    """Raises `StorageError` when no run could be kept in this folder.
+
+    Tried by writing a file into it, or into the nearest folder above that exists.
+    """
+    existing = storage
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
     try:
-        storage.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=storage) as file:
+        with tempfile.NamedTemporaryFile(dir=existing) as file:
             file.write(b"shoal")
             file.flush()
     except OSError as error:

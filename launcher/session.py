@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.base_ref import base_ref, locate
 from adapters.checkpoint_folder import newest
 from launcher import runs
-from launcher.prepare import Prepared
+from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.terminal import Display
 from recipes import resolved
@@ -35,6 +35,7 @@ class Outcome:
     """What a run came to. `stopped` before its end, it can be resumed."""
 
     run_dir: Path
+    task: str
     steps: int
     stopped: bool
     checkpoint: Path | None
@@ -58,20 +59,28 @@ def run(loaded: LoadedRecipe, display: Display, *, resume: bool = False) -> Outc
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
     storage = Path(recipe.storage.path)
     runs.check_writable(storage)
+    find_sources(recipe.data, Path(recipe.storage.cache))
     earlier = _run_to_resume(storage, recipe) if resume else None
     from cluster.ray_cluster import connected, resources, uses_gpu
+    from launcher.preflight import Preflight
 
     with connected_with_display(connected, recipe, display):
         uses_gpu(recipe.cluster, resources())
+        preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
+        preflight.land()
         run_dir = earlier or runs.create(storage, recipe.name)
         with _recorded(run_dir, loaded):
+            runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
             job = _job(recipe, run_dir, prepared.folder, base_folder, resume=resume)
             if job.resume_from is not None:
                 display.line(f"Going on from {job.resume_from}")
             result = _drive(job, display)
+        if not result["stopped"]:
+            runs.append_event(run_dir, "finished")
     return Outcome(
         run_dir=run_dir,
+        task=recipe.task,
         steps=result["steps"],
         stopped=result["stopped"],
         checkpoint=Path(result["checkpoint"]) if result["checkpoint"] else None,
@@ -235,4 +244,3 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe) -> Iterator[None]:
         what = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         runs.append_event(run_dir, what, {"error": str(error)})
         raise
-    runs.append_event(run_dir, "finished")

@@ -8,27 +8,28 @@ from typing import Any
 
 from launcher.session import Outcome
 from launcher.terminal import Display
-from recipes.recipe import Recipe
 
 _SCORES = ("accuracy", "f1", "loss", "perplexity")
 
 
-def show_outcome(outcome: Outcome, recipe: Recipe, display: Display) -> None:
-    """Tell how a run ended."""
+def show_outcome(outcome: Outcome, reference: str, display: Display) -> None:
+    """Tell how a run ended; `reference` is how its recipe was named."""
     run_dir = _short(outcome.run_dir)
     if outcome.stopped:
         display.line(f"Stopped after step {outcome.steps}; saved in {_short(outcome.checkpoint)}")
-        display.line(f"Go on with: shoal run {recipe.name} --resume")
+        display.line(f"Go on with: shoal run {reference} --resume")
         return
     show_scores(outcome.before, outcome.after, display)
     _show_answers(outcome.before, outcome.after, display)
     if outcome.checkpoint is not None:
         display.line(f"\nThe adapter lies in {_short(outcome.checkpoint)}/adapter")
     display.line("Next:")
-    if recipe.task == "causal_lm":
-        display.line(f'  shoal generate {run_dir} "..."   ask it something')
-    display.line(f"  shoal eval {run_dir}             measure it again")
-    display.line("  shoal init                       write a recipe of your own")
+    commands = [(f"shoal eval {run_dir}", "measure it again"), ("shoal init", "begin your own")]
+    if outcome.task == "causal_lm":
+        commands.insert(0, (f'shoal generate {run_dir} "..."', "ask it something"))
+    width = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        display.line(f"  {command:<{width}}  {what}")
 
 
 def show_scores(
