@@ -43,10 +43,10 @@ class LoadedBase:
 
 def load_base(
     folder: Path,
-    *,
     task: str,
     dtype: torch.dtype,
     attention: str,
+    *,
     labels: Sequence[str] = (),
     gradient_checkpointing: bool = False,
 ) -> LoadedBase:

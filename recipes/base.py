@@ -23,6 +23,9 @@ class Base:
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention kernel; `auto` is flash_attention_2 on GPUs that have it installed, else sdpa."""
 
+    kernels: Literal["auto", "torch"] = "auto"
+    """Kernels of the layers and the loss; `auto` is Liger's on GPUs that have it, else torch's."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory for about a third more time."""
 

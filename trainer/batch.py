@@ -1,9 +1,14 @@
-"""From rows to the tensors of one micro-batch."""
+"""From rows to the tensors of one micro-batch.
+
+Everything that needs counting is counted here, on the CPU: a question asked of a tensor on the GPU
+waits for all the work queued there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +18,7 @@ from trainer.shards import IGNORED, Row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B rows filled up on the right to T tokens; all tensors int64.
+    """B rows filled up on the right to T tokens; tensors are int64 unless said otherwise.
 
     `position_ids` begin again at 0 with every sample of a row, which is how causal models keep
     packed samples apart. Padding goes on counting after the last sample: nothing before sees it.
@@ -22,15 +27,45 @@ class Batch:
     input_ids: torch.Tensor  # [B, T]
     position_ids: torch.Tensor  # [B, T]
     attention_mask: torch.Tensor  # [B, T], 1 where a row has a token
-    targets: torch.Tensor  # [B, T], what the token at each position is followed by, or IGNORED
     label: torch.Tensor  # [B], id of the label for classification, else -1
+    columns: torch.Tensor  # [C], the positions at which any row learns something; never empty
+    targets: torch.Tensor  # [B, C], what is learnt there: the next token, or IGNORED
+    boundaries: torch.Tensor  # [S + 1] int32, where samples begin in the B·T tokens, and their end
+    longest: int  # the longest of these samples, padding counted
+    num_tokens: int  # padding not counted
 
     def to(self, device: torch.device) -> Batch:
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return Batch(**moved)
+        """The same batch with its tensors on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                values[name] = value.to(device, non_blocking=True)
+        return Batch(**values)
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
+
+    def causal_inputs(self, *, varlen: bool) -> dict[str, Any]:
+        """Arguments for a causal model that leave out the logits nobody looks at.
+
+        No attention mask: transformers keeps packed samples apart by their positions only when
+        there is none, and no cache. Kernels of the flash_attention family do so by themselves only
+        for a batch of one row; with `varlen` they are told where every sample begins.
+        """
+        inputs: dict[str, Any] = {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "use_cache": False,
+            "logits_to_keep": self.columns,
+        }
+        if varlen:
+            inputs |= {
+                "cu_seq_lens_q": self.boundaries,
+                "cu_seq_lens_k": self.boundaries,
+                "max_length_q": self.longest,
+                "max_length_k": self.longest,
+            }
+        return inputs
 
 
 def collate(rows: Sequence[Row], pad_token_id: int) -> Batch:
@@ -38,27 +73,34 @@ def collate(rows: Sequence[Row], pad_token_id: int) -> Batch:
     width = max(len(row.input_ids) for row in rows)
     shape = (len(rows), width)
     input_ids = np.full(shape, pad_token_id, np.int64)
-    position_ids = np.zeros(shape, np.int64)
     attention_mask = np.zeros(shape, np.int64)
     targets = np.full(shape, IGNORED, np.int64)
     for number, row in enumerate(rows):
         length = len(row.input_ids)
         input_ids[number, :length] = row.input_ids
         attention_mask[number, :length] = 1
-        position_ids[number] = _positions(row.lengths, width)
         if len(row.labels):
             targets[number, : length - 1] = row.labels[1:]
+    spans = [span for row in rows for span in _spans(row, width)]
+    columns = np.flatnonzero((targets != IGNORED).any(axis=0))
+    if len(columns) == 0:
+        columns = np.zeros(1, np.int64)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
-        position_ids=torch.from_numpy(position_ids),
+        position_ids=torch.from_numpy(np.concatenate([np.arange(s) for s in spans]).reshape(shape)),
         attention_mask=torch.from_numpy(attention_mask),
-        targets=torch.from_numpy(targets),
         label=torch.tensor([row.label for row in rows]),
+        columns=torch.from_numpy(columns),
+        # Contiguous: a fused loss flattens it without a copy.
+        targets=torch.from_numpy(targets.take(columns, axis=1)),
+        boundaries=torch.from_numpy(np.cumsum([0, *spans], dtype=np.int32)),
+        longest=max(spans),
+        num_tokens=int(attention_mask.sum()),
     )
 
 
-def _positions(lengths: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
-    """Positions within each sample, the last one going on over the padding: int64, [width]."""
-    spans = [int(length) for length in lengths]
+def _spans(row: Row, width: int) -> list[int]:
+    """Tokens of each sample of a row, the padding counted to the last one."""
+    spans = [int(length) for length in row.lengths]
     spans[-1] += width - sum(spans)
-    return np.concatenate([np.arange(span) for span in spans])
+    return spans

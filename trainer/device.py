@@ -1,8 +1,7 @@
-"""What a rank computes on, and in which precision and with which attention kernel."""
+"""What a rank computes on, and in which precision."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 
@@ -52,11 +51,3 @@ def _seconds(dtype: torch.dtype) -> float:
         torch.mm(left, left)
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def choose_attention(base: Base, device: torch.device) -> str:
-    """The attention kernel's name in transformers."""
-    if base.attention != "auto":
-        return base.attention
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    return "flash_attention_2" if device.type == "cuda" and has_flash else "sdpa"

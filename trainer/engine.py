@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -17,11 +16,12 @@ from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from adapters.attach import attach
-from adapters.base import load_base
+from adapters.base import LoadedBase
 from adapters.checkpoint import TrainerState, fingerprint
 from recipes.errors import CheckpointError
 from recipes.recipe import Recipe
-from trainer.device import choose_attention, choose_dtype
+from trainer.device import choose_dtype
+from trainer.kernels import Kernels, choose_kernels, put_into
 from trainer.order import Order
 from trainer.zero_config import zero_config
 
@@ -36,6 +36,7 @@ class Engine:
     stage: int
     device: torch.device
     bfloat16: bool
+    kernels: Kernels
     accumulation: int
     first_values: str
     """Fingerprint of the adapter before the first step."""
@@ -75,17 +76,17 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def build_engine(
     recipe: Recipe,
-    base_folder: Path,
+    load: Callable[[torch.dtype, str], LoadedBase],
     *,
     order: Order,
-    labels: Sequence[str],
     device: torch.device,
     state: TrainerState | None,
 ) -> Engine:
     """Load the base, attach the adapter, start DeepSpeed. Collective.
 
-    With a `state` the adapter begins with its values; the optimizer's own state is restored apart,
-    by `trainer.state.restore`.
+    `load` is given a dtype and the name of an attention kernel, and returns the frozen base; it is
+    called once everything that shards it is set up. With a `state` the adapter begins with its
+    values; the optimizer's own state is restored apart, by `trainer.state.restore`.
     """
     # Before anything is loaded: stage 3 shards a base at loading, and must know the other ranks.
     deepspeed.init_distributed(dist_init_required=False)
@@ -99,15 +100,13 @@ def build_engine(
         bfloat16=dtype == torch.bfloat16,
     )
     sharded_loading = HfDeepSpeedConfig(config) if recipe.zero.stage == 3 else None
-    base = load_base(
-        base_folder,
-        task=recipe.task,
-        dtype=dtype,
-        attention=choose_attention(recipe.base, device),
-        labels=labels,
-        gradient_checkpointing=recipe.base.gradient_checkpointing,
-    )
+    kernels = choose_kernels(recipe.base, device)
+    base = load(dtype, kernels.attention)
+    if recipe.task == "causal_lm":
+        kernels = put_into(base.model, kernels)
     model = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed)
+    if dtype == torch.bfloat16:
+        _leave_casting_to_autocast(model)
     if state is not None:
         _begin_with(model, state)
     if sharded_loading is None:
@@ -124,10 +123,18 @@ def build_engine(
         stage=recipe.zero.stage,
         device=device,
         bfloat16=dtype == torch.bfloat16,
+        kernels=kernels,
         accumulation=accumulation,
         first_values=first_values,
         sharded_loading=sharded_loading,
     )
+
+
+def _leave_casting_to_autocast(model: nn.Module) -> None:
+    """PEFT would turn every input of a float32 adapter into float32, and autocast it back."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
 
 
 def _adamw(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:

@@ -15,7 +15,8 @@ from adapters.base_ref import base_ref
 from adapters.checkpoint_folder import adapter_folder, check_base
 from adapters.tokenizer import load_tokenizer
 from recipes.base import Base
-from trainer.device import choose_attention, choose_dtype, rank_device
+from trainer.device import choose_dtype, rank_device
+from trainer.kernels import choose_kernels
 
 
 @torch.no_grad()
@@ -69,9 +70,9 @@ def answer(
     tokenizer = load_tokenizer(base_folder)
     model: Any = load_base(
         base_folder,
-        task="causal_lm",
-        dtype=choose_dtype(base, device),
-        attention=choose_attention(base, device),
+        "causal_lm",
+        choose_dtype(base, device),
+        choose_kernels(base, device).attention,
     ).model
     if checkpoint is not None:
         check_base(checkpoint, base_ref(base.source, base.revision, base_folder))

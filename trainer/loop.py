@@ -13,7 +13,7 @@ import torch.distributed as dist
 from recipes.recipe import Recipe
 from trainer.batch import Batch, collate
 from trainer.engine import Engine
-from trainer.loss import row_losses
+from trainer.loss import training_loss
 from trainer.order import Order
 from trainer.schedule import learning_rate
 from trainer.shards import Split
@@ -58,7 +58,8 @@ class Loop:
         supervised = int(self.split.supervised[rows].sum())
         # DeepSpeed divides by the accumulation and averages over ranks; we want sum / number.
         scale = dist.get_world_size() * self.engine.accumulation / max(1, supervised)
-        loss_sum = torch.zeros((), dtype=torch.float64)
+        # Added up where they are: asking for a number would wait for the GPU.
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.engine.device)
         tokens = 0
         rate = learning_rate(self.recipe.train, step, self.num_steps)
         norm = math.nan
@@ -68,14 +69,19 @@ class Loop:
             batch = self._batch(step, number if weighs else 0)
             self._seed_dropout(step, number)
             with self.engine.precision():
-                losses, _ = row_losses(self.engine.deepspeed, batch, task=self.recipe.task)
-            loss = losses.sum() * (1.0 if weighs else 0.0)
+                loss = training_loss(
+                    self.engine.deepspeed,
+                    batch,
+                    task=self.recipe.task,
+                    kernels=self.engine.kernels,
+                )
+            loss = loss * (1.0 if weighs else 0.0)
             if turn < self.engine.accumulation - 1:
                 self.engine.backward(loss * scale)
             else:
                 norm = self.engine.backward_and_step(loss * scale, rate)
-            loss_sum += loss.detach().double().cpu()
-            tokens += int(batch.attention_mask.sum()) if weighs else 0
+            loss_sum += loss.detach()
+            tokens += batch.num_tokens if weighs else 0
         total = self._add_up(loss_sum, tokens)
         return StepResult(
             step=step + 1,
@@ -94,13 +100,13 @@ class Loop:
 
     def _seed_dropout(self, step: int, number: int) -> None:
         # Dropout belongs to the micro-batch, not to the rank that happens to compute it.
-        if self.recipe.adapter.dropout or self.recipe.task == "sequence_classification":
-            mixed = (self.recipe.seed * 1_000_003 + step) * 1_000_003 + number
-            torch.manual_seed(mixed % 2**63)
+        mixed = (self.recipe.seed * 1_000_003 + step) * 1_000_003 + number
+        torch.manual_seed(mixed % 2**63)
 
     def _add_up(self, loss_sum: torch.Tensor, tokens: int) -> torch.Tensor:
+        """Over all ranks: the loss, the tokens, and whether to stop."""
         stop = self.stop_requested() if dist.get_rank() == 0 else False
-        total = torch.tensor([float(loss_sum), float(tokens), float(stop)], dtype=torch.float64)
-        total = total.to(self.engine.device)
+        numbers = torch.tensor([tokens, stop], dtype=torch.float64).to(self.engine.device)
+        total = torch.cat([loss_sum[None], numbers])
         dist.all_reduce(total)
         return total.cpu()

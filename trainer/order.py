@@ -32,8 +32,10 @@ class Order:
 
     def rows(self, step: int) -> list[int]:
         """Row indices of the global batch of one step, in order: `global_batch_size` of them."""
-        first = step * self.global_batch_size
-        return [self._row(position) for position in range(first, first + self.global_batch_size)]
+        return self._rows(step * self.global_batch_size, self.global_batch_size)
+
+    def _rows(self, first: int, count: int) -> list[int]:
+        return [self._row(position) for position in range(first, first + count)]
 
     def _row(self, position: int) -> int:
         epoch, within = divmod(position, self.num_rows)
@@ -51,8 +53,8 @@ class Order:
 
     def micro_batch(self, step: int, number: int) -> list[int]:
         """Row indices of micro-batch `number` of a step: `micro_batch_size` of them."""
-        first = number * self.micro_batch_size
-        return self.rows(step)[first : first + self.micro_batch_size]
+        first = step * self.global_batch_size + number * self.micro_batch_size
+        return self._rows(first, self.micro_batch_size)
 
 
 def num_steps(*, steps: int | None, epochs: float | None, num_rows: int, batch_size: int) -> int:

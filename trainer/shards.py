@@ -77,11 +77,21 @@ class Split:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Row:
+        table, within = self._find(index)
+        return _row(table.slice(within, 1))
+
+    def samples(self, index: int) -> list[int]:
+        """Ids of the samples in a row."""
+        table, within = self._find(index)
+        ids: list[int] = table.column("samples")[within].as_py()
+        return ids
+
+    def _find(self, index: int) -> tuple[pa.Table, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         shard = bisect_right(self._ends, index)
         first = self._ends[shard - 1] if shard else 0
-        return _row(self._tables[shard].slice(index - first, 1))
+        return self._tables[shard], index - first
 
 
 def _row(table: pa.Table) -> Row:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from adapters import checkpoint, checkpoint_folder
+from adapters.base import load_base
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import AdapterError, DataError, TrainingError
 from recipes.files import write_whole
@@ -77,13 +79,15 @@ class _Rank:
         if self.job.resume_from is not None:
             checkpoint_folder.check_base(self.job.resume_from, self.job.base)
             saved = checkpoint.load_state(self.job.resume_from)
-        engine = build_engine(
-            self.recipe,
+        load = partial(
+            load_base,
             self.job.base_folder,
-            order=self.order,
+            self.recipe.task,
             labels=self.manifest["labels"],
-            device=self.device,
-            state=saved,
+            gradient_checkpointing=self.recipe.base.gradient_checkpointing,
+        )
+        engine = build_engine(
+            self.recipe, load, order=self.order, device=self.device, state=saved
         )
         if saved is not None:
             state.restore(engine, saved)
@@ -156,8 +160,8 @@ class _Rank:
         recent = seconds[-20:]
         left = (self.num_steps - result.step) * sum(recent) / len(recent)
         logs[0].append(line)
-        rows = [self.split[row] for row in self.order.rows(result.step - 1)]
-        samples = [int(sample) for row in rows for sample in row.samples]
+        rows = self.order.rows(result.step - 1)
+        samples = [sample for row in rows for sample in self.split.samples(row)]
         logs[1].append({"step": result.step, "samples": samples})
         self.reporter.step({**line, "steps": self.num_steps, "seconds_left": left})
 

@@ -11,8 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from support import tiny
 from trainer.batch import collate
+from trainer.kernels import Kernels
 from trainer.loss import row_losses
 from trainer.shards import IGNORED, Row, Split, open_shard, write_shard
+
+PLAIN = Kernels(attention="sdpa", fused=False, fused_loss=False)
 
 
 def rows_of(folder: Path, packs: list[list[int]], made: list) -> list[Row]:
@@ -33,9 +36,11 @@ def model(request: pytest.FixtureRequest, folders: Path) -> torch.nn.Module:
 def token_losses(model: torch.nn.Module, rows: list[Row]) -> list[float]:
     """Loss of every supervised token, row by row."""
     batch = collate(rows, pad_token_id=0)
-    _, logits = row_losses(model, batch, task="causal_lm")
-    targets = batch.targets[batch.targets != IGNORED]
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
+    _, logits = row_losses(model, batch, task="causal_lm", kernels=PLAIN)
+    learnt = batch.targets != IGNORED
+    return torch.nn.functional.cross_entropy(
+        logits[learnt], batch.targets[learnt], reduction="none"
+    ).tolist()
 
 
 def test_packed_and_alone_have_the_same_token_losses(model: torch.nn.Module, tmp_path: Path):
@@ -68,11 +73,14 @@ def test_a_batch_keeps_samples_apart_and_counts_over_padding(tmp_path: Path):
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 4]]
     assert batch.attention_mask.tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
     # The target of a position is the next token; nothing leads from one sample to the next.
-    assert batch.targets.tolist() == [
-        [7, 8, IGNORED, 10, IGNORED],
-        [10, IGNORED, IGNORED, IGNORED, IGNORED],
-    ]
+    assert batch.columns.tolist() == [0, 1, 3]
+    assert batch.targets.tolist() == [[7, 8, 10], [10, IGNORED, IGNORED]]
     assert batch.input_ids.dtype == torch.int64
+    # Flash attention is told where the samples of all rows begin, padding with the last of a row.
+    assert batch.boundaries.tolist() == [0, 3, 5, 10]
+    assert batch.boundaries.dtype == torch.int32
+    assert batch.longest == 5
+    assert batch.num_tokens == 7
 
 
 def test_a_batch_without_supervised_tokens_is_zero_and_has_a_gradient(
@@ -80,7 +88,7 @@ def test_a_batch_without_supervised_tokens_is_zero_and_has_a_gradient(
 ):
     model = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
     rows = rows_of(tmp_path, [[0]], [([6, 7, 8], [IGNORED] * 3)])
-    losses, _ = row_losses(model, collate(rows, pad_token_id=0), task="causal_lm")
+    losses, _ = row_losses(model, collate(rows, pad_token_id=0), task="causal_lm", kernels=PLAIN)
     assert losses.tolist() == [0.0]
     losses.sum().backward()
     assert all(p.grad is None or not np.any(p.grad.numpy()) for p in model.parameters())
