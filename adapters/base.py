@@ -41,6 +41,16 @@ class LoadedBase:
     new_parameters: tuple[str, ...]
 
 
+def freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> None:
+    """Make a model a base: no parameter learns, and nothing is kept for generation."""
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable()
+        # The first adapter would otherwise see an input that no gradient belongs to.
+        model.enable_input_require_grads()
+
+
 def load_base(
     folder: Path,
     task: str,
@@ -66,11 +76,7 @@ def load_base(
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
-    model.requires_grad_(False)
-    model.config.use_cache = False
-    if gradient_checkpointing:
-        model.activation_checkpointing_enable()
-        model.enable_input_require_grads()
+    freeze(model, gradient_checkpointing=gradient_checkpointing)
     if task == "sequence_classification" and model.config.pad_token_id is None:
         # Decoders classify by the last token that is no padding, and must know which that is.
         model.config.pad_token_id = pad_token_id(load_tokenizer(folder))

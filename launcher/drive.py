@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trainer.job import Job
 
-_POLL_S = 0.1
+_POLL_S = 0.5
 _COLLECTIVE_TIMEOUT_S = 1800
 
 Event = tuple[str, dict[str, Any]]
@@ -75,6 +75,11 @@ class _MailboxReporter:
 
     def stop_requested(self) -> bool:
         return bool(ray.get(self._mailbox.stop_requested.remote()))
+
+
+def import_ray_train() -> None:
+    """Take the three seconds that Ray Train and its torch need, while something else is awaited."""
+    import ray.train.torch  # noqa: F401
 
 
 def drive(job: Job, on_event: Callable[[str, Mapping[str, Any]], None]) -> dict[str, Any]:

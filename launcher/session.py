@@ -62,12 +62,14 @@ def run(loaded: LoadedRecipe, display: Display, *, resume: bool = False) -> Outc
     find_sources(recipe.data, Path(recipe.storage.cache))
     earlier = _run_to_resume(storage, recipe) if resume else None
     from cluster.ray_cluster import connected, resources, uses_gpu
+    from launcher.drive import import_ray_train
     from launcher.preflight import Preflight
 
     with connected_with_display(connected, recipe, display):
         uses_gpu(recipe.cluster, resources())
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
+        import_ray_train()
         preflight.land()
         run_dir = earlier or runs.create(storage, recipe.name)
         with _recorded(run_dir, loaded):

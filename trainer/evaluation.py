@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from sklearn.metrics import accuracy_score, f1_score
 
 from trainer.batch import collate
 from trainer.engine import Engine
@@ -129,6 +128,8 @@ def scores(rows: Sequence[Scored]) -> dict[str, float]:
         found["perplexity"] = math.exp(min(loss, 700.0))
     predicted = predictions(rows)
     if predicted:
+        from sklearn.metrics import accuracy_score, f1_score  # 1 s that a first step need not wait
+
         truth = [prediction.answer for prediction in predicted]
         guess = [prediction.predicted for prediction in predicted]
         found["accuracy"] = float(accuracy_score(truth, guess))

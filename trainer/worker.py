@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ class _Rank:
         if logs is None:
             return
         line = {name: value for name, value in asdict(result).items() if name != "stop"}
+        line["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         line["tokens_per_s"] = result.tokens / result.seconds
         recent = seconds[-20:]
         left = (self.num_steps - result.step) * sum(recent) / len(recent)
