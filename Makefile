@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 FACTS := pyproject.toml setup.cfg constraints.txt
 
-.PHONY: quickstart test lint docs bench bench-gpu clean
+.PHONY: quickstart test test-slow lint docs bench bench-gpu clean
 
 quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
@@ -15,6 +15,9 @@ quickstart: $(VENV)/.samples
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not slurm and not gpu"
 
+test-slow: $(VENV)/.test $(VENV)/.samples
+	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
+
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -22,13 +25,14 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/lint-imports
 	$(BIN)/python -m recipes.reference --check
 
-docs: $(VENV)/.samples
+docs: $(VENV)/.test
 	$(BIN)/python -m recipes.reference
 
-bench: $(VENV)/.test
+bench: $(VENV)/.samples $(VENV)/.bench
+	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
 	$(BIN)/python -m benchmarks
 
-bench-gpu: $(VENV)/.samples
+bench-gpu: $(VENV)/.gpu
 	$(BIN)/python -m benchmarks.gpu
 
 $(BIN)/python:

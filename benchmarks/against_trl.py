@@ -13,7 +13,7 @@ from benchmarks.commands import in_turn, shoal, torchrun
 
 _ROUNDS = 3
 _WORKERS = 2
-_STEPS = 25
+_STEPS = 20
 _UNPACKED = (f"train.steps={_STEPS}",)
 _PACKED = (
     *_UNPACKED,

@@ -73,11 +73,11 @@ def _batches(recipe: Recipe, prepared: Path) -> tuple[list[list[Batch]], list[in
 
 def _engine(recipe: Recipe) -> Any:
     base = locate(recipe.base.source, None, Path(recipe.storage.cache))
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    layers = model.config.num_hidden_layers
+    frozen = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    layers = frozen.config.num_hidden_layers
     torch.manual_seed(recipe.seed)
     model = get_peft_model(
-        model,
+        frozen,
         LoraConfig(
             task_type="CAUSAL_LM",
             r=recipe.adapter.r,

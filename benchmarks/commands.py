@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Trained:
     def step_s(self) -> float:
         """Median time of a step, from the end of the one before, the first few left out."""
         ends = self.step_ends[_WARM_UP_STEPS - 1 :]
-        return statistics.median(b - a for a, b in zip(ends, ends[1:], strict=False))
+        return statistics.median(b - a for a, b in pairwise(ends))
 
     def supervised_per_s(self) -> float:
         """Supervised tokens per second after the first few steps."""

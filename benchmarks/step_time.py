@@ -1,4 +1,4 @@
-"""A step of shoal against a step of a bare DeepSpeed loop, from the end of one step to the end of the
+"""A step of shoal against a step of a bare DeepSpeed loop, from the end of a step to the end of the
 next: with Ray, the reading of shards, records, ledger and progress on our side, nothing on theirs.
 
 Ray's own processes take about 8 % of one core whatever the model. With one worker a core of this

@@ -28,7 +28,7 @@ from trainer.shards import IGNORED, open_split
 Columns = dict[str, list[list[int]]]
 
 
-class _Clock(TrainerCallback):  # type: ignore[misc]
+class _Clock(TrainerCallback):
     """Notes when steps end and how many supervised tokens each had."""
 
     def __init__(self) -> None:

@@ -163,12 +163,22 @@ def generate(
     base: Annotated[bool, typer.Option("--base", help="Answer without the adapter.")] = False,
 ) -> None:
     """Let a run's adapter answer a prompt."""
+    from rich.console import Console
+
     from launcher import runs, session
+    from launcher.terminal import open_display
 
     run_dir = runs.find(run, Path.cwd() / "runs")
-    text = session.generate(
-        run_dir, prompt, max_new_tokens=max_new_tokens, system=system, base_only=base
-    )
+    # The answer alone goes to the standard output.
+    with open_display(Console(stderr=True, highlight=False)) as display, _interruptible():
+        text = session.generate(
+            run_dir,
+            prompt,
+            display,
+            max_new_tokens=max_new_tokens,
+            system=system,
+            base_only=base,
+        )
     typer.echo(text)
 
 

@@ -112,28 +112,33 @@ def evaluate(run_dir: Path, display: Display) -> Mapping[str, Any]:
 def generate(
     run_dir: Path,
     prompt: str,
+    display: Display,
     *,
     max_new_tokens: int,
     system: str | None = None,
     base_only: bool = False,
 ) -> str:
     """The answer of a run's newest adapter, or of its base alone, computed in this process."""
-    from trainer.generation import answer
-
     recipe = load(run_dir / "recipe.yaml").recipe
     if recipe.task != "causal_lm":
         raise CheckpointError(f"{run_dir}: is a {recipe.task}; only causal models answer prompts")
-    folder = newest(run_dir / "checkpoints")
-    if folder is None:
+    folder = None if base_only else newest(run_dir / "checkpoints")
+    if folder is None and not base_only:
         raise CheckpointError(f"{run_dir}: has no checkpoint to answer with")
-    return answer(
+    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    display.phase("answering", 0, 0)
+    from trainer.generation import answer
+
+    text = answer(
         recipe.base,
-        locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache)),
-        None if base_only else folder,
+        base_folder,
+        folder,
         prompt,
         system=system if system is not None else recipe.data.system,
         max_new_tokens=max_new_tokens,
     )
+    display.phase("answering", 1, 1)
+    return text
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class Cluster:
     """Training processes, one per GPU; changes speed and memory, not the result."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """What a worker computes on; `auto` is the GPU when the cluster has one for each worker."""
+    """What a worker computes on; `auto` is a GPU for each when the cluster has any, else CPUs."""
 
     cpus_per_worker: int = 1
     """CPU cores kept for each worker; without a GPU also its number of threads."""

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recipes import errors, schema, shipped
 from recipes.load import load
@@ -112,6 +113,13 @@ def test_links_in_the_docs_lead_somewhere():
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
     assert broken == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_recipe_in_the_readme_is_the_shipped_one(page: str):
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    assert yaml.safe_load(shown[1]) == yaml.safe_load(shipped.file_of("quickstart").read_text())
 
 
 def test_the_product_stands_alone():

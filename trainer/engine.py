@@ -134,7 +134,7 @@ def _leave_casting_to_autocast(model: nn.Module) -> None:
     """PEFT would turn every input of a float32 adapter into float32, and autocast it back."""
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = False
+            module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
 def _adamw(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:

@@ -13,7 +13,7 @@ from torch import nn
 from adapters.base import load_base
 from adapters.base_ref import base_ref
 from adapters.checkpoint_folder import adapter_folder, check_base
-from adapters.tokenizer import load_tokenizer
+from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.base import Base
 from trainer.device import choose_dtype, rank_device
 from trainer.kernels import choose_kernels
@@ -45,7 +45,7 @@ def generate(
             do_sample=False,
             num_beams=1,
             use_cache=True,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            pad_token_id=pad_token_id(tokenizer),
         )
         answers.append(
             tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip()

@@ -87,9 +87,7 @@ class _Rank:
             labels=self.manifest["labels"],
             gradient_checkpointing=self.recipe.base.gradient_checkpointing,
         )
-        engine = build_engine(
-            self.recipe, load, order=self.order, device=self.device, state=saved
-        )
+        engine = build_engine(self.recipe, load, order=self.order, device=self.device, state=saved)
         if saved is not None:
             state.restore(engine, saved)
         self.reporter.phase("loading the base", 1, 1)
