@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapters.base_ref import BaseRef
@@ -56,7 +57,7 @@ def save(
             for kind in ("master", "exp_avg", "exp_avg_sq")
             for name, tensor in getattr(state, kind).items()
         }
-        save_file(tensors, folder / _STATE)
+        _save_tensors(tensors, folder / _STATE)
         write_manifest(folder, step=state.step, base=base, recipe_digest=recipe_digest)
         verify(folder)
     return final
@@ -70,11 +71,15 @@ def _write_adapter(folder: Path, model: PeftModel, master: Tensors, base: BaseRe
     config.save_pretrained(str(folder))
     config.inference_mode = trained_for
     tensors = get_peft_model_state_dict(model, state_dict=master, save_embedding_layers=False)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    _save_tensors(contiguous, folder / "adapter_model.safetensors")
+
+
+def _save_tensors(tensors: Tensors, file: Path) -> None:
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # which hides the OSError that it was
+        raise OSError(str(error)) from error
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import ray
 
 from recipes.cluster import Cluster
@@ -15,6 +16,8 @@ from recipes.errors import ClusterError
 
 # Ray leaves a third of the machine's memory to its object store; shoal passes names of files.
 _OBJECT_STORE_BYTES = 256 * 2**20
+
+_EXIT_S = 5.0
 
 _ENVIRONMENT = {
     # Workers stay in the driver's folder; every path of a job is absolute anyhow.
@@ -50,6 +53,8 @@ def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[None]:
         return
     settings = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if cluster.address is None else {})
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
+    here = psutil.Process()
+    before = here.children()
     try:
         _connect(cluster, num_cpus)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -60,7 +65,30 @@ def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        roots = [child for child in here.children() if child not in before]
+        started = roots + [child for root in roots for child in _children(root)]
         ray.shutdown()
+        _end(started)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Wait for processes of a Ray that was shut down, and kill what does not end.
+
+    Workers of Ray 2.60 can hang in their exit handler for ever, on a lock of an event loop that is
+    destroyed already: about one run in ten left its train controller behind.
+    """
+    _, left = psutil.wait_procs(processes, timeout=_EXIT_S)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_EXIT_S)
 
 
 def _connect(cluster: Cluster, num_cpus: int | None) -> None:

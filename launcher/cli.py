@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import traceback
@@ -61,7 +62,7 @@ def run(
     loaded = load(recipe, overrides or [])
     with open_display() as display, _interruptible():
         outcome = session.run(loaded, display, resume=resume)
-    show_outcome(outcome, recipe, display)
+    show_outcome(outcome, shlex.join([recipe, *(overrides or [])]), display)
     if outcome.stopped:
         raise typer.Exit(_INTERRUPTED)
 

@@ -17,6 +17,7 @@ from adapters.checkpoint_folder import newest
 from launcher import runs
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
+from launcher.quiet import quiet_transformers
 from launcher.terminal import Display
 from recipes import resolved
 from recipes.errors import CheckpointError, DataError, ShoalError
@@ -77,6 +78,7 @@ def run(loaded: LoadedRecipe, display: Display, *, resume: bool = False) -> Outc
             job = _job(recipe, run_dir, prepared.folder, base_folder, resume=resume)
             if job.resume_from is not None:
                 display.line(f"Going on from {job.resume_from}")
+                runs.append_event(run_dir, "resumed", {"checkpoint": str(job.resume_from)})
             result = _drive(job, display)
         if not result["stopped"]:
             runs.append_event(run_dir, "finished")
@@ -127,16 +129,17 @@ def generate(
         raise CheckpointError(f"{run_dir}: has no checkpoint to answer with")
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
     display.phase("answering", 0, 0)
-    from trainer.generation import answer
+    with quiet_transformers():
+        from trainer.generation import answer
 
-    text = answer(
-        recipe.base,
-        base_folder,
-        folder,
-        prompt,
-        system=system if system is not None else recipe.data.system,
-        max_new_tokens=max_new_tokens,
-    )
+        text = answer(
+            recipe.base,
+            base_folder,
+            folder,
+            prompt,
+            system=system if system is not None else recipe.data.system,
+            max_new_tokens=max_new_tokens,
+        )
     display.phase("answering", 1, 1)
     return text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,23 @@ _SCORES = ("accuracy", "f1", "loss", "perplexity")
 
 
 def show_outcome(outcome: Outcome, reference: str, display: Display) -> None:
-    """Tell how a run ended; `reference` is how its recipe was named."""
+    """Tell how a run ended; `reference` is how its recipe was named, with what it was given."""
     run_dir = _short(outcome.run_dir)
     if outcome.stopped:
         display.line(f"Stopped after step {outcome.steps}; saved in {_short(outcome.checkpoint)}")
-        display.line(f"Go on with: shoal run {reference} --resume")
+        display.line(f"Go on with: {_shoal()} run {reference} --resume")
         return
     show_scores(outcome.before, outcome.after, display)
     _show_answers(outcome.before, outcome.after, display)
     if outcome.checkpoint is not None:
         display.line(f"\nThe adapter lies in {_short(outcome.checkpoint)}/adapter")
     display.line("Next:")
-    commands = [(f"shoal eval {run_dir}", "measure it again"), ("shoal init", "begin your own")]
+    commands = [(f"eval {run_dir}", "measure it again"), ("init", "begin your own")]
     if outcome.task == "causal_lm":
-        commands.insert(0, (f'shoal generate {run_dir} "..."', "ask it something"))
+        commands.insert(0, (f'generate {run_dir} "..."', "ask it something"))
     width = max(len(command) for command, _ in commands)
     for command, what in commands:
-        display.line(f"  {command:<{width}}  {what}")
+        display.line(f"  {_shoal()} {command:<{width}}  {what}")
 
 
 def show_scores(
@@ -60,6 +62,14 @@ def _show_answers(
             if number < len(part):
                 display.line(f"{label} {_one_line(part[number]['answer'])}")
         display.line(f"Right:   {_one_line(known[0]['right'])}")
+
+
+def _shoal() -> str:
+    """How this command is typed here: by its name, or by its path when the name leads elsewhere."""
+    found, called = shutil.which("shoal"), Path(sys.argv[0])
+    if found is not None and called.exists() and Path(found).samefile(called):
+        return "shoal"
+    return _short(called.absolute())
 
 
 def _one_line(text: str) -> str:

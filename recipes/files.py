@@ -30,6 +30,8 @@ def whole_folder(final: Path) -> Iterator[Path]:
         except OSError:
             if not final.is_dir():
                 raise
+    except StorageError:
+        raise  # says already what cannot be written
     except OSError as error:
         raise StorageError(f"{final}: cannot be written: {error}") from error
     finally:

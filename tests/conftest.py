@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# No test reaches for a hub, and no test compiles DeepSpeed's CPU module twice.
+# No test reaches for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

@@ -67,7 +67,7 @@ def test_a_run_ends_with_what_to_know(workplace: Path, first: subprocess.Complet
     assert "Prepared 64 training samples in 64 sequences" in text
     assert "On 20 held-out samples" in text
     assert "The adapter lies in runs/tiny/checkpoints/step_000008/adapter" in text
-    assert 'shoal generate runs/tiny "..."' in text
+    assert f'{SHOAL} generate runs/tiny "..."' in text  # which is not on the PATH here
     for noise in ("Warning", "WARNING", "INFO", "[Train]", "it/s"):
         assert noise not in text
 
@@ -136,7 +136,7 @@ def test_ctrl_c_saves_and_resuming_ends_as_if_nothing_had_been(
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert "Stopping after this step" in output, output
-    assert "Go on with: shoal run" in output
+    assert f"run long.yaml {' '.join(steps)} --resume" in output
     assert process.returncode == 130
     stopped_at = len(metrics(run))
     assert 5 < stopped_at < 400

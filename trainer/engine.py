@@ -88,8 +88,7 @@ def build_engine(
     called once everything that shards it is set up. With a `state` the adapter begins with its
     values; the optimizer's own state is restored apart, by `trainer.state.restore`.
     """
-    # Before anything is loaded: stage 3 shards a base at loading, and must know the other ranks.
-    deepspeed.init_distributed(dist_init_required=False)
+    _adopt_process_group()
     dtype = choose_dtype(recipe.base, device)
     world_size = dist.get_world_size()
     accumulation = order.accumulation(world_size)
@@ -128,6 +127,16 @@ def build_engine(
         first_values=first_values,
         sharded_loading=sharded_loading,
     )
+
+
+def _adopt_process_group() -> None:
+    """Let DeepSpeed use torch's process group. Before a base is loaded: stage 3 shards it while it
+    is read, and must know the other ranks."""
+    # An empty list of what could be compiled. DeepSpeed would look here for kernels that add up in
+    # shared memory, for inference only: half a minute of g++ on a CPU, and a lock file that hangs
+    # the next start if this one is killed.
+    deepspeed.ops.__compatible_ops__ = {}
+    deepspeed.init_distributed(dist_init_required=False)
 
 
 def _leave_casting_to_autocast(model: nn.Module) -> None:

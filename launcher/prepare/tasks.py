@@ -25,7 +25,7 @@ from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import Rendered, fit, render, render_text, token_ids
 from launcher.prepare.samples import Sample, Unusable, to_sample
 from launcher.prepare.sources import Unit
-from recipes.errors import ShoalError
+from recipes.errors import ShoalError, StorageError
 from recipes.recipe import Recipe
 from trainer.shards import write_shard
 
@@ -300,4 +300,6 @@ def _call(
         result = function(pickle.loads(row["unit"]), context)
     except ShoalError as error:
         result = error
+    except OSError as error:
+        result = StorageError(f"{context.work}: {error}. Preparing needs room and access there")
     return {"result": pickle.dumps(result)}

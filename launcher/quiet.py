@@ -1,19 +1,20 @@
-"""transformers without its voice and without the network, for as long as a sample is made."""
+"""transformers without its voice and without the network, where the driver itself works with it."""
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Import transformers offline; show no progress bar and nothing below an error in the block.
+    """Import transformers offline; no progress bar, warning or log below an error in the block.
 
     All loggers are quiet, not only transformers' own: it loads DeepSpeed, which greets too.
     """
-    # Read once, when huggingface_hub is first imported. It stays set in this process: a sample is
-    # made of local files only, so a look at the Hub would be a mistake.
+    # Read once, when huggingface_hub is first imported. It stays set in this process: whatever is
+    # needed lies on this machine by now, so a look at the Hub would be a mistake.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -23,7 +24,9 @@ def quiet_transformers() -> Iterator[None]:
         bars = voice.is_progress_bar_enabled()
         voice.disable_progress_bar()
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
         finally:
             if bars:
                 voice.enable_progress_bar()
