@@ -31,6 +31,7 @@ from trainer.shards import IGNORED, open_split
 def main(run_dir: Path, result: str, all_logits: bool) -> None:
     """Train as the recipe of a shoal run says, and write down when each step ended."""
     dist.init_process_group("gloo")
+    deepspeed.ops.__compatible_ops__ = {}  # no half minute of g++, see trainer/engine.py
     deepspeed.init_distributed(dist_init_required=False)
     torch.set_num_threads(1)
     recipe = load(run_dir / "recipe.yaml").recipe

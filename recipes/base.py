@@ -20,8 +20,8 @@ class Base:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of base and activations; `auto` is bfloat16 on GPUs and the faster one on CPUs."""
 
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention kernel; `auto` is flash_attention_2 on GPUs that have it installed, else sdpa."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "auto"
+    """Attention kernel; `auto` is flash_attention_2 for a causal_lm on GPUs with it, else sdpa."""
 
     kernels: Literal["auto", "torch"] = "auto"
     """Kernels of the layers and the loss; `auto` is Liger's on GPUs that have it, else torch's."""

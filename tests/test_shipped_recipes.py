@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from launcher.samples import catalogue
 from recipes.load import load
@@ -65,6 +66,16 @@ def test_the_quickstart_is_what_a_plain_loop_does(workplace: Path, quickstart: s
     expected = plain_losses(recipe, cache / "samples" / "smollm2-135m-instruct", prepared, steps=20)
     lines = (run / "metrics.jsonl").read_text().splitlines()[:20]
     assert [json.loads(line)["loss"] for line in lines] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_checkpoint_is_small(workplace: Path, quickstart: str):
+    checkpoint = workplace / "runs" / "quickstart" / "checkpoints" / "step_000040"
+    trained = sum(
+        tensor.numel() * 4
+        for tensor in load_file(checkpoint / "adapter" / "adapter_model.safetensors").values()
+    )
+    total = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+    assert total <= 1.05 * 4 * trained  # adapter, master and two moments, all float32
 
 
 def test_a_second_quickstart_prepares_nothing(workplace: Path, quickstart: str):

@@ -99,10 +99,9 @@ def build_engine(
         bfloat16=dtype == torch.bfloat16,
     )
     sharded_loading = HfDeepSpeedConfig(config) if recipe.zero.stage == 3 else None
-    kernels = choose_kernels(recipe.base, device)
+    kernels = choose_kernels(recipe.base, recipe.task, dtype, device)
     base = load(dtype, kernels.attention)
-    if recipe.task == "causal_lm":
-        kernels = put_into(base.model, kernels)
+    kernels = put_into(base.model, kernels)
     model = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed)
     if dtype == torch.bfloat16:
         _leave_casting_to_autocast(model)

@@ -68,12 +68,9 @@ def answer(
     """
     device = rank_device()
     tokenizer = load_tokenizer(base_folder)
-    model: Any = load_base(
-        base_folder,
-        "causal_lm",
-        choose_dtype(base, device),
-        choose_kernels(base, device).attention,
-    ).model
+    dtype = choose_dtype(base, device)
+    attention = choose_kernels(base, "causal_lm", dtype, device).attention
+    model: Any = load_base(base_folder, "causal_lm", dtype, attention).model
     if checkpoint is not None:
         check_base(checkpoint, base_ref(base.source, base.revision, base_folder))
         model = PeftModel.from_pretrained(model, str(adapter_folder(checkpoint)))

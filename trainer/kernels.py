@@ -30,13 +30,15 @@ class Kernels:
         return self.attention.startswith("flash_attention")
 
 
-def choose_kernels(base: Base, device: torch.device) -> Kernels:
+def choose_kernels(base: Base, task: str, dtype: torch.dtype, device: torch.device) -> Kernels:
     """What the recipe asks for, or the fastest that this device and environment have."""
     on_gpu = device.type == "cuda"
     attention = base.attention
     if attention == "auto":
-        attention = "flash_attention_2" if on_gpu and _has("flash_attn") else "sdpa"
-    fused = on_gpu and base.kernels == "auto" and _has("liger_kernel")
+        # Half precision only, and not in every encoder; what it is for is packed causal samples.
+        flash = on_gpu and dtype == torch.bfloat16 and task == "causal_lm" and _has("flash_attn")
+        attention = "flash_attention_2" if flash else "sdpa"
+    fused = on_gpu and task == "causal_lm" and base.kernels == "auto" and _has("liger_kernel")
     return Kernels(attention=attention, fused=fused, fused_loss=False)
 
 
@@ -45,7 +47,7 @@ def _has(package: str) -> bool:
 
 
 def put_into(model: PreTrainedModel, kernels: Kernels) -> Kernels:
-    """Put the fused kernels into a causal model; the choice with `fused_loss` filled in.
+    """Put the fused kernels into a model; the choice with `fused_loss` filled in.
 
     Liger knows the architectures it fits, and leaves others as they are.
     """

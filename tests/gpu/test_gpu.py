@@ -104,7 +104,10 @@ def test_the_fused_loss_is_the_plain_one(folders: Path, tmp_path: Path):
         model = _model(folders, torch.float32, "sdpa").train()
         model.model.embed_tokens.weight.requires_grad_(True)
         kernels = choose_kernels(
-            Base(source="/tiny", attention="sdpa", kernels=choice), torch.device("cuda")
+            Base(source="/tiny", kernels=choice),
+            "causal_lm",
+            torch.float32,
+            torch.device("cuda"),
         )
         kernels = put_into(model, kernels)
         assert kernels.fused_loss is (choice == "auto")
