@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from adapters.base import LoadedBase, empty_base
+from adapters.base import LoadedBase, empty_base, freeze
 from recipes.adapter import Adapter
 from recipes.errors import AdapterError
 
@@ -31,10 +31,7 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> PeftM
     """
     config = _CONFIGS[adapter.kind](base.model, adapter, _TASK_TYPE[task])
     torch.manual_seed(seed)
-    try:
-        model = get_peft_model(base.model, config)
-    except ValueError as error:
-        raise AdapterError(f"adapter: does not fit the base: {error}") from error
+    model = _adapted(base.model, config)
     _begin_new_head(model, base, seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -42,14 +39,24 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> PeftM
     return model
 
 
-def check_fit(folder: Path, adapter: Adapter, *, task: str) -> None:
-    """Whether the adapter fits the base, found out without reading a weight.
+def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int:
+    """How many numbers an adapter trains on a base, found out without reading a weight.
 
     Raises `AdapterError` as `attach` would, or `BaseModelError`.
     """
     with torch.device("meta"):
         model = empty_base(folder, task=task)
-    _CONFIGS[adapter.kind](model, adapter, _TASK_TYPE[task])
+        freeze(model, gradient_checkpointing=False)
+        config = _CONFIGS[adapter.kind](model, adapter, _TASK_TYPE[task])
+        adapted = _adapted(model, config)
+    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def _adapted(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise AdapterError(f"adapter: does not fit the base: {error}") from error
 
 
 def _lora(model: PreTrainedModel, adapter: Adapter, task_type: TaskType) -> PeftConfig:

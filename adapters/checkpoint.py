@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
 from collections.abc import Mapping
@@ -14,10 +15,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapters.base_ref import BaseRef
-from adapters.checkpoint_folder import adapter_folder, folder_of, verify, write_manifest
+from adapters.checkpoint_folder import (
+    Origin,
+    Position,
+    adapter_folder,
+    folder_of,
+    total_bytes,
+    verify,
+    write_manifest,
+)
+from recipes.errors import CheckpointError, TrainingError
 from recipes.files import whole_folder
 
 _STATE = Path("trainer_state/state.safetensors")
+_ADAPTER = "adapter_model.safetensors"
+# Of a configuration, a manifest, and names and shapes of some thousand tensors.
+_HEADER_BYTES = 2**21
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,42 +50,98 @@ def save(
     model: PeftModel,
     state: TrainerState,
     *,
-    base: BaseRef,
-    recipe_digest: str,
+    shapes: Mapping[str, torch.Size],
+    origin: Origin,
+    position: Position,
 ) -> Path:
-    """Write the checkpoint of `state.step`; its folder appears whole or not at all.
+    """Write a checkpoint, read it back, and publish it; its folder appears whole or not at all.
 
-    Raises `StorageError` when it cannot be written.
+    `shapes` are those of the adapter's parameters by name, as they were before any was sharded.
+
+    Raises `StorageError` when it cannot be written, `CheckpointError` when it does not read back as
+    it should, `TrainingError` when what was trained is no number.
     """
-    final = folder_of(checkpoints, state.step)
+    _check_values(state, shapes)
+    final = folder_of(checkpoints, position.step)
     if final.is_dir():
         # Only a run that went on from an older checkpoint comes here again.
         shutil.rmtree(final)
     with whole_folder(final) as folder:
         adapter_folder(folder).mkdir()
         (folder / _STATE).parent.mkdir()
-        _write_adapter(adapter_folder(folder), model, state.master, base)
-        tensors = {
-            f"{kind}/{name}": tensor.contiguous()
-            for kind in ("master", "exp_avg", "exp_avg_sq")
-            for name, tensor in getattr(state, kind).items()
-        }
+        adapter = _write_adapter(adapter_folder(folder), model, state.master, origin.base)
+        tensors = _flat(state)
         _save_tensors(tensors, folder / _STATE)
-        write_manifest(folder, step=state.step, base=base, recipe_digest=recipe_digest)
+        write_manifest(folder, origin, position)
         verify(folder)
+        _check_tensors(adapter_folder(folder) / _ADAPTER, adapter)
+        _check_tensors(folder / _STATE, tensors)
+        _check_size(folder, state)
     return final
 
 
-def _write_adapter(folder: Path, model: PeftModel, master: Tensors, base: BaseRef) -> None:
-    config = model.peft_config["default"]
-    trained_for = config.inference_mode
+def _check_size(folder: Path, state: TrainerState) -> None:
+    tensors = [*state.master.values(), *_flat(state).values()]
+    predicted = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    found = total_bytes(folder)
+    if not predicted <= found <= 1.05 * predicted + _HEADER_BYTES:
+        raise CheckpointError(
+            f"{folder}: takes {found:,} bytes, not {predicted:,}: it holds something else"
+        )
+
+
+def _check_values(state: TrainerState, shapes: Mapping[str, torch.Size]) -> None:
+    if state.master.keys() != shapes.keys():
+        odd = sorted(state.master.keys() ^ shapes.keys())[:3]
+        raise CheckpointError(
+            f"step {state.step}: what was gathered is not the adapter: {', '.join(odd)}"
+        )
+    for name, tensor in state.master.items():
+        if tensor.shape != shapes[name] or tensor.numel() == 0:
+            raise CheckpointError(
+                f"step {state.step}: {name} was gathered with the shape {tuple(tensor.shape)}, "
+                f"not {tuple(shapes[name])}; nothing is saved"
+            )
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(
+                f"step {state.step}: {name} holds values that are no numbers; nothing is saved. "
+                "Lower train.learning_rate, or warm up with train.warmup_steps"
+            )
+
+
+def _check_tensors(file: Path, expected: Tensors) -> None:
+    """What was written is what is read: names, shapes, values, and nothing else."""
+    found = load_file(file)
+    if found.keys() != expected.keys():
+        odd = sorted(found.keys() ^ expected.keys())[:3]
+        raise CheckpointError(f"{file}: does not hold what was saved: {', '.join(odd)}")
+    for name, tensor in expected.items():
+        if not torch.equal(found[name], tensor):
+            raise CheckpointError(f"{file}: {name} does not read back as it was written")
+
+
+def _flat(state: TrainerState) -> Tensors:
+    return {
+        f"{kind}/{name}": tensor.contiguous()
+        for kind in ("master", "exp_avg", "exp_avg_sq")
+        for name, tensor in getattr(state, kind).items()
+    }
+
+
+def _write_adapter(folder: Path, model: PeftModel, master: Tensors, base: BaseRef) -> Tensors:
+    """What PEFT opens: its configuration and the tensors, which are returned."""
+    config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base.source
     config.save_pretrained(str(folder))
-    config.inference_mode = trained_for
     tensors = get_peft_model_state_dict(model, state_dict=master, save_embedding_layers=False)
+    if sum(tensor.numel() for tensor in tensors.values()) != sum(
+        tensor.numel() for tensor in master.values()
+    ):
+        raise CheckpointError(f"{folder}: PEFT would not save all of what was trained")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _save_tensors(contiguous, folder / "adapter_model.safetensors")
+    _save_tensors(contiguous, folder / _ADAPTER)
+    return contiguous
 
 
 def _save_tensors(tensors: Tensors, file: Path) -> None:

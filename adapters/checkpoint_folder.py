@@ -2,29 +2,55 @@
 
 step_000100/adapter/        PEFT's own format; opens with PeftModel.from_pretrained alone
 step_000100/trainer_state/  state.safetensors: master/…, exp_avg/…, exp_avg_sq/… (float32)
-step_000100/manifest.json   written last: sha256 of every file, base, recipe digest, step
+step_000100/manifest.json   written last: sha256 of every file, what it belongs to, position, scores
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adapters.base_ref import BaseRef
 from recipes.errors import CheckpointError
-from recipes.files import sha256
+from recipes.files import sha256, write_whole
 
 MANIFEST = "manifest.json"
 
 
-def newest(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is complete and unaltered; torn ones are passed over."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a checkpoint belongs to; it goes on with nothing else."""
+
+    base: BaseRef
+    recipe_digest: str
+    data_digest: str
+    dtype: str  # of the base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where in its run a checkpoint was taken: all that is not a tensor."""
+
+    step: int
+    skipped: tuple[int, ...] = ()
+    """Batches that were left out, ascending."""
+    recent_losses: tuple[float, ...] = ()
+    """Of the steps before, by which a spike is told."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """On the held-out rows, if they were measured at this step."""
+
+
+def newest(checkpoints: Path, on_bad: Callable[[str], None] = lambda why: None) -> Path | None:
+    """The newest checkpoint that is complete and unaltered; `on_bad` is told why others are not."""
     for folder in sorted(checkpoints.glob("step_*"), reverse=True):
         try:
             verify(folder)
-        except CheckpointError:
+        except CheckpointError as error:
+            on_bad(str(error))
             continue
         return folder
     return None
@@ -45,12 +71,11 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(folder: Path, *, step: int, base: BaseRef, recipe_digest: str) -> None:
+def write_manifest(folder: Path, origin: Origin, position: Position) -> None:
     """Seal a checkpoint whose other files are all written."""
     manifest = {
-        "step": step,
-        "base": base.as_dict(),
-        "recipe_digest": recipe_digest,
+        **asdict(position),
+        **asdict(origin),
         "files": {
             str(file.relative_to(folder)): sha256(file)
             for file in sorted(folder.rglob("*"))
@@ -58,6 +83,17 @@ def write_manifest(folder: Path, *, step: int, base: BaseRef, recipe_digest: str
         },
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def read_position(folder: Path) -> Position:
+    """Where a checkpoint was taken."""
+    manifest = read_manifest(folder)
+    return Position(
+        step=int(manifest["step"]),
+        skipped=tuple(manifest["skipped"]),
+        recent_losses=tuple(manifest["recent_losses"]),
+        scores=manifest["scores"],
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -82,6 +118,26 @@ def adapter_folder(checkpoint: Path) -> Path:
     return checkpoint / "adapter"
 
 
+def reseal(folder: Path, *, base: BaseRef, recipe_digest: str, data_digest: str) -> None:
+    """Let a checkpoint belong to something else, knowingly; its tensors stay as they are."""
+    manifest = read_manifest(folder) | {
+        "base": base.as_dict(),
+        "recipe_digest": recipe_digest,
+        "data_digest": data_digest,
+    }
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2))
+
+
+def predicted_bytes(trained_parameters: int, states_per_parameter: int = 2) -> int:
+    """Size of a checkpoint: the adapter, its master and the optimizer's moments, all float32."""
+    return 4 * trained_parameters * (2 + states_per_parameter)
+
+
+def total_bytes(folder: Path) -> int:
+    """Size of all files of a checkpoint."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def check_base(folder: Path, base: BaseRef) -> None:
     """Raises `CheckpointError` when a checkpoint was trained on another base."""
     saved = read_manifest(folder)["base"]
@@ -92,9 +148,55 @@ def check_base(folder: Path, base: BaseRef) -> None:
         )
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what an interrupted save left aside."""
-    for old in sorted(checkpoints.glob("step_*"))[:-keep]:
-        shutil.rmtree(old)
+def check_data(folder: Path, digest: str) -> None:
+    """Raises `CheckpointError` when a checkpoint was trained on other rows than `digest` is of."""
+    saved = read_manifest(folder)["data_digest"]
+    if saved != digest:
+        raise CheckpointError(
+            f"{folder}: was trained on other data: the digest of its training rows is "
+            f"{saved[:12]}, that of data.train is now {digest[:12]}. Bring the same files back"
+        )
+
+
+def prune(
+    checkpoints: Path, *, keep: int, every: int | None = None, best: int = 0, by: str = "loss"
+) -> None:
+    """Delete what is not to be kept, and what an interrupted save left aside.
+
+    To be called once a new checkpoint was read back: the newest is always kept.
+    """
+    folders = sorted(checkpoints.glob("step_*"))
+    scores = {folder: _score(folder, by) for folder in folders} if best else {}
+    for old in unwanted(folders, scores, keep=keep, every=every, best=best, by=by):
+        # Out of sight first: a checkpoint that is half deleted is none.
+        gone = old.with_name(f".{old.name}.deleted")
+        old.rename(gone)
+        shutil.rmtree(gone)
     for torn in checkpoints.glob(".step_*"):
-        shutil.rmtree(torn)
+        shutil.rmtree(torn, ignore_errors=True)
+
+
+def unwanted(
+    folders: Sequence[Path],
+    scores: Mapping[Path, float | None],
+    *,
+    keep: int,
+    every: int | None,
+    best: int,
+    by: str,
+) -> list[Path]:
+    """Which of some checkpoints, in the order of their steps, are not to be kept."""
+    wanted = set(folders[-keep:])
+    if every is not None:
+        wanted |= {folder for folder in folders if int(folder.name[5:]) % every == 0}
+    measured = [(score, folder) for folder, score in scores.items() if score is not None]
+    ranked = sorted(measured, key=lambda pair: pair[0], reverse=by != "loss")
+    wanted |= {folder for _, folder in ranked[:best]}
+    return [folder for folder in folders if folder not in wanted]
+
+
+def _score(folder: Path, by: str) -> float | None:
+    try:
+        return read_position(folder).scores.get(by)
+    except CheckpointError:
+        return None

@@ -85,7 +85,7 @@ def torchrun(module: str, ours: Trained, *arguments: str) -> Trained:
     """A module of this package on as many processes as the shoal run had workers; it is given the
     folder of that run, whose recipe and data it takes, and a file to write its steps into."""
     result = ours.folder / f"{module}.json"
-    workers = load(ours.folder / "recipe.yaml").recipe.cluster.workers
+    workers = load(ours.folder / "recipe.yaml").recipe.cluster.most_workers
     begin = time.time()
     run(
         [

@@ -31,6 +31,7 @@ from trainer.device import rank_device
 from trainer.engine import Engine, build_engine, trainable
 from trainer.loop import Loop, StepResult
 from trainer.order import Order
+from trainer.pulse import Pulse
 from trainer.shards import IGNORED, Split, open_shard, write_shard
 
 # NeMo Automodel's performance summary: Llama 3 8B, LoRA, bfloat16, 4,096 tokens, one H100.
@@ -128,7 +129,9 @@ def measure(
             order=order,
             num_steps=steps,
             pad_token_id=0,
+            pulse=Pulse(),
             stop_requested=lambda: False,
+            save_due=lambda: False,
         )
         results = list(loop.steps(0))
     dist.destroy_process_group()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
 import ray
+from ray._private.ray_logging import stdout_deduplicator
 
 from recipes.cluster import Cluster
 from recipes.errors import ClusterError
@@ -18,57 +20,95 @@ from recipes.errors import ClusterError
 _OBJECT_STORE_BYTES = 256 * 2**20
 
 _EXIT_S = 5.0
+# A Ray lives as long as these two of its processes.
+_VITAL = ("raylet", "gcs_server")
 
 _ENVIRONMENT = {
     # Workers stay in the driver's folder; every path of a job is absolute anyhow.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_DEDUP_LOGS": "0",
     # Ray's own default of 15 lets anything else on the machine go before training.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # launcher/drive watches for nodes that are taken away; Ray Train would restart by itself.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
 # For a Ray of our own on one machine, whose every process takes from the training: nobody looks at
-# its metrics, nobody preempts its node, and to ask two workers how they are costs nothing.
+# its metrics, and to ask two workers how they are costs nothing.
 _LOCAL_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
 
 @contextmanager
-def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[None]:
+def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[Connection]:
     """Connected to the recipe's cluster; a Ray that was started here is ended with it.
 
     `num_cpus` is what a Ray that is started here offers; all of the machine's when left out.
 
     Raises `ClusterError` when the cluster cannot be reached.
     """
+    connection = Connection(cluster, num_cpus)
     if ray.is_initialized():
-        yield
+        yield connection
         return
     settings = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if cluster.address is None else {})
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
-    here = psutil.Process()
-    before = here.children()
+    connection.open()
     try:
-        _connect(cluster, num_cpus)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = cluster.address or "this machine"
-        raise ClusterError(
-            f"cluster.address: Ray on {where} cannot be reached: {str(error).splitlines()[0]}"
-        ) from error
-    try:
-        yield
+        yield connection
     finally:
-        roots = [child for child in here.children() if child not in before]
-        started = roots + [child for root in roots for child in _children(root)]
+        connection.close()
+
+
+class Connection:
+    """This process's connection to Ray, and the processes of a Ray that was started for it."""
+
+    def __init__(self, cluster: Cluster, num_cpus: int | None) -> None:
+        self._cluster = cluster
+        self._num_cpus = num_cpus
+        self._roots: list[psutil.Process] = []
+        self._vital: list[psutil.Process] = []
+
+    def open(self) -> None:
+        """Connect. Raises `ClusterError` when the cluster cannot be reached."""
+        here = psutil.Process()
+        before = here.children()
+        try:
+            _connect(self._cluster, self._num_cpus)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            where = self._cluster.address or "this machine"
+            raise ClusterError(
+                f"cluster.address: Ray on {where} cannot be reached: {str(error).splitlines()[0]}"
+            ) from error
+        self._roots = [child for child in here.children() if child not in before]
+        self._vital = [root for root in self._roots if root.name() in _VITAL]
+
+    def close(self) -> None:
+        """Disconnect; a Ray that was started here is gone afterwards."""
+        started = self._roots + [child for root in self._roots for child in _children(root)]
         ray.shutdown()
         _end(started)
+
+    def is_lost(self) -> bool:
+        """Whether a Ray that was started here has died, and with it all that ran on it."""
+        return not all(_lives(process) for process in self._vital)
+
+    def renew(self) -> None:
+        """Start another Ray in the place of one that is lost."""
+        self.close()
+        self.open()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -92,6 +132,9 @@ def _end(processes: list[psutil.Process]) -> None:
 
 
 def _connect(cluster: Cluster, num_cpus: int | None) -> None:
+    # Ray would print a paragraph for every worker that dies, which shoal tells in one line.
+    # RAY_DEDUP_LOGS_SKIP_REGEX does the same, but is read when ray is imported.
+    stdout_deduplicator.skip_re = re.compile("")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address is not None:
         ray.init(address=cluster.address, **quiet)
@@ -114,15 +157,16 @@ def uses_gpu(cluster: Cluster, resources: Mapping[str, float]) -> bool:
     gpus = int(resources.get("GPU", 0))
     cpus = int(resources.get("CPU", 0))
     gpu = cluster.device == "gpu" or (cluster.device == "auto" and gpus > 0)
-    if gpu and gpus < cluster.workers:
+    workers = cluster.least_workers
+    if gpu and gpus < workers:
         raise ClusterError(
-            f"cluster.workers = {cluster.workers}: the cluster has {gpus} GPUs, and each worker "
+            f"cluster.workers = {workers}: the cluster has {gpus} GPUs, and each worker "
             "takes one. Lower cluster.workers, or set cluster.device=cpu"
         )
-    needed = cluster.workers * cluster.cpus_per_worker
+    needed = workers * cluster.cpus_per_worker
     if needed > cpus:
         raise ClusterError(
-            f"cluster.workers = {cluster.workers} with cluster.cpus_per_worker = "
+            f"cluster.workers = {workers} with cluster.cpus_per_worker = "
             f"{cluster.cpus_per_worker} need {needed} CPU cores; the cluster has {cpus}. "
             f"At most {cpus // cluster.cpus_per_worker} such workers fit"
         )

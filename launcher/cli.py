@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.install import check_install
+from launcher.signals import ASK_AGAIN, INTERRUPTED, Preempted, raise_from_schedulers
 from recipes import shipped
 from recipes.errors import RecipeError, ShoalError
 from recipes.load import LoadedRecipe, load
 from recipes.storage import default_cache
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from launcher.session import Outcome
 
 app = typer.Typer(
     name="shoal",
@@ -31,8 +30,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_INTERRUPTED = 130
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
@@ -62,9 +59,39 @@ def run(
     loaded = load(recipe, overrides or [])
     with open_display() as display, _interruptible():
         outcome = session.run(loaded, display, resume=resume)
-    show_outcome(outcome, shlex.join([recipe, *(overrides or [])]), display)
-    if outcome.stopped:
-        raise typer.Exit(_INTERRUPTED)
+    show_outcome(outcome, display)
+    _exit_as(outcome)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    overrides: OverridesArgument = None,
+    fork: Annotated[
+        bool, typer.Option("--fork", help="As a new run, whatever the changed values are.")
+    ] = False,
+) -> None:
+    """Go on with a run from its newest checkpoint that is whole.
+
+    Where and on how many workers it runs, the ZeRO stage, the micro-batch, and what is saved and
+    measured may change; what changes the mathematics needs --fork.
+    """
+    from launcher import runs, session
+    from launcher.summary import show_outcome
+    from launcher.terminal import open_display
+
+    run_dir = runs.find(run, Path.cwd() / "runs")
+    go_on = session.fork if fork else session.resume
+    with open_display() as display, _interruptible():
+        outcome = go_on(run_dir, overrides or [], display)
+    show_outcome(outcome, display)
+    _exit_as(outcome)
+
+
+def _exit_as(outcome: Outcome) -> None:
+    """The exit status tells whether, and by whom, a run was stopped before its end."""
+    if outcome.stopped is not None:
+        raise typer.Exit(INTERRUPTED if outcome.stopped == "interrupted" else ASK_AGAIN)
 
 
 @app.command()
@@ -92,7 +119,8 @@ def _in_short(loaded: LoadedRecipe) -> str:
         if recipe.train.steps is not None
         else f"{recipe.train.epochs:g} epochs"
     )
-    workers = "1 worker" if recipe.cluster.workers == 1 else f"{recipe.cluster.workers} workers"
+    numbers = " to ".join(str(number) for number in recipe.cluster.workers)
+    workers = "1 worker" if numbers == "1" else f"{numbers} workers"
     return (
         f"{recipe.task} on {recipe.base.source}, {length} of {recipe.train.global_batch_size} "
         f"sequences, {workers}, ZeRO {recipe.zero.stage}"
@@ -188,9 +216,12 @@ def _interruptible() -> Iterator[None]:
     """An interruption is told in one line."""
     try:
         yield
+    except Preempted:
+        typer.echo("shoal: the machine is wanted back; what was saved before stays", err=True)
+        raise typer.Exit(ASK_AGAIN) from None
     except KeyboardInterrupt:
         typer.echo("shoal: interrupted; what was saved before stays", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -211,8 +242,8 @@ def _options(
 
 def main() -> None:
     """The border: every error becomes one clear text and an exit status. 2 is a wrong recipe or
-    command line, 130 an interruption, 1 anything else."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    command line, 130 a person's interruption, 75 a scheduler's (resume the run), 1 all else."""
+    raise_from_schedulers()
     try:
         check_install()
         app()
@@ -220,11 +251,6 @@ def main() -> None:
         _fail(error, status=2)
     except ShoalError as error:
         _fail(error, status=1)
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    # SLURM and Ray Jobs ask with SIGTERM what a person asks with Ctrl-C.
-    raise KeyboardInterrupt
 
 
 def _fail(error: ShoalError, status: int) -> None:

@@ -1,25 +1,31 @@
-"""Driving the ranks with Ray Train: the one place where Ray meets the trainer.
+"""One attempt, with Ray Train: the one place where Ray meets the trainer.
 
 Ranks tell what they do through a mailbox, an actor that the driver empties; the driver tells them
-through it to save and stop. Training itself runs in a thread, so that the main thread hears Ctrl-C.
+through it to save and stop. Ray Train runs in a thread, so that the main thread hears signals.
 """
 
 from __future__ import annotations
 
 import os
-import signal
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
-from cluster.ray_cluster import resources, uses_gpu
-from recipes.errors import ShoalError, TrainingError
+from cluster import nodes
+from cluster.ray_cluster import Connection
+from launcher.faults import AttemptFailedError, Whereabouts, fault_of
+from launcher.mailbox import Mailbox, MailboxReporter, start_beating
+from launcher.policy import Fault, must_stop
+from launcher.signals import Wishes
+from launcher.watch import Watch
+from recipes.errors import ClusterError, TrainingError
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -27,54 +33,23 @@ if TYPE_CHECKING:
     from trainer.job import Job
 
 _POLL_S = 0.5
+_LOOK_FOR_ROOM_S = 10.0
 _COLLECTIVE_TIMEOUT_S = 1800
+# Restarting is decided by launcher/policy; Ray by itself would retry a start for ever.
+_NO_RESTARTS: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0}
 
-Event = tuple[str, dict[str, Any]]
-"""What happened (`phase`, `step`, or a kind of `events.jsonl`) and its details."""
-
-
-@ray.remote(num_cpus=0)
-class Mailbox:
-    """Events on their way from rank 0 to the driver, and the wish to stop on its way back."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._stop = False
-
-    def put(self, event: Event) -> None:
-        self._events.append(event)
-
-    def take(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
-
-    def request_stop(self) -> None:
-        self._stop = True
-
-    def stop_requested(self) -> bool:
-        return self._stop
+OnEvent = Callable[[str, Mapping[str, Any]], None]
 
 
-class _MailboxReporter:
-    """The trainer's reporter on the side of the worker."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Who works on an attempt."""
 
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def phase(self, name: str, done: int, total: int) -> None:
-        self._put("phase", {"name": name, "done": done, "total": total})
-
-    def step(self, metrics: Mapping[str, Any]) -> None:
-        self._put("step", metrics)
-
-    def event(self, kind: str, details: Mapping[str, Any]) -> None:
-        self._put(kind, details)
-
-    def _put(self, kind: str, details: Mapping[str, Any]) -> None:
-        self._mailbox.put.remote((kind, dict(details)))
-
-    def stop_requested(self) -> bool:
-        return bool(ray.get(self._mailbox.stop_requested.remote()))
+    workers: int
+    gpu: bool
+    may_grow_to: int
+    avoid: frozenset[str] = frozenset()
+    """Nodes to leave out, by Ray's ids."""
 
 
 def import_ray_train() -> None:
@@ -82,71 +57,150 @@ def import_ray_train() -> None:
     import ray.train.torch  # noqa: F401
 
 
-def drive(job: Job, on_event: Callable[[str, Mapping[str, Any]], None]) -> dict[str, Any]:
-    """Run a job on the connected cluster; the result of `trainer.worker.work`.
+def drive(
+    job: Job, crew: Crew, connection: Connection, on_event: OnEvent, wishes: Wishes
+) -> dict[str, Any]:
+    """Run a job on the connected cluster until it ends or is stopped: the result of
+    `trainer.worker.work`, and `why` it was stopped, if it was: `interrupted`, `preempted`,
+    `deadline`, `draining`, `grow`.
 
-    A first Ctrl-C while training lets the ranks save and stop after their step; at any other time,
-    and at the second, it is raised at once. Raises the error of the rank that failed.
+    Signals while training let the ranks save and stop after their step; at any other time they are
+    raised. Raises `AttemptFailedError`.
     """
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
-    fit = _Fit(_trainer(job, mailbox))
-    fit.start()
-    listener = _Listener(mailbox, on_event)
-    with _interrupts_counted() as interrupts:
-        while not fit.wait(_POLL_S):
-            listener.listen()
-            if interrupts.count and not listener.training:
-                raise KeyboardInterrupt
-            if interrupts.count and not listener.stopping:
-                listener.stopping = True
-                mailbox.request_stop.remote()
-                on_event("stopping", {})
-    listener.listen()
-    if fit.error is not None:
-        raise _plain(fit.error, job.run_dir) from fit.error
-    return fit.result
-
-
-@dataclass(slots=True)
-class _Interrupts:
-    count: int = 0
-
-    def handle(self, number: int, frame: Any) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _interrupts_counted() -> Iterator[_Interrupts]:
-    """Ctrl-C and SIGTERM are noted, not raised, so that no event is lost; the second is raised."""
-    interrupts = _Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts  # only the main thread hears signals
-        return
-    before = {
-        number: signal.signal(number, interrupts.handle)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    attempt = _Attempt(job, crew, connection, on_event, wishes)
     try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        attempt.run()
+    except RayError as error:
+        raise attempt.lost(str(error).splitlines()[0]) from error
+    if attempt.fit.error is not None:
+        raise attempt.failed(attempt.fit.error) from attempt.fit.error
+    return {**attempt.fit.result, "why": attempt.why}
 
 
-@dataclass(slots=True)
-class _Listener:
-    mailbox: Any
-    on_event: Callable[[str, Mapping[str, Any]], None]
-    training: bool = False
-    stopping: bool = False
+class _Attempt:
+    """An attempt under way, as the driver sees it."""
 
-    def listen(self) -> None:
-        for kind, details in ray.get(self.mailbox.take.remote()):
+    def __init__(
+        self,
+        job: Job,
+        crew: Crew,
+        connection: Connection,
+        on_event: OnEvent,
+        wishes: Wishes,
+    ) -> None:
+        self.job = job
+        self.crew = crew
+        self.connection = connection
+        self.wishes = wishes
+        self.why: str | None = None
+        self._on_event = on_event
+        self._mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        self.fit = _Fit(_trainer(job, crew, self._mailbox))
+        self._ranks: dict[int, Whereabouts] = {}
+        self._training = False
+        self._step = 0
+        self._save_s = 0.0
+        self._looked_for_room = time.monotonic()
+        self._watch = Watch(
+            num_ranks=crew.workers,
+            hang_s=job.recipe.failure.hang_s,
+            logs=log_file(job.run_dir, 0).parent,
+            on_event=on_event,
+        )
+
+    def run(self) -> None:
+        self.fit.start()
+        while not self.fit.wait(_POLL_S):
+            if self.connection.is_lost():
+                raise self.lost("Ray on this machine has died")
+            self._listen()
+            if self.wishes.count and not self._training:
+                self.wishes.interrupt()
+            if self.why is None:
+                self._maybe_stop()
+        self._listen()
+
+    def _listen(self) -> None:
+        events, self._ranks, beats = ray.get(self._mailbox.take.remote())
+        for kind, details in events:
             if kind in ("phase", "step"):
-                self.training = kind == "step" or details["name"] == "saving"
-            self.on_event(kind, details)
+                self._training = kind == "step" or details["name"] == "saving"
+            if kind == "step":
+                self._step = details["step"]
+                self._watch.step_took(details["seconds"])
+            if kind == "checkpoint":
+                self._save_s = max(self._save_s, details["stall_s"] + details["write_s"])
+            self._on_event(kind, details)
+        self._watch.look(self._ranks, beats)
+
+    def _maybe_stop(self) -> None:
+        """Ask the ranks to save and stop, if there is a reason to."""
+        if not self._training:
+            return
+        self.why = self._reason_to_stop()
+        if self.why is not None:
+            self._mailbox.request_stop.remote()
+            self._on_event("stopping", {"why": self.why})
+
+    def _reason_to_stop(self) -> str | None:
+        if self.wishes.count and not self.wishes.preempted:
+            return "interrupted"
+        end = _end_of_allocation()
+        if self.wishes.preempted and self._soon(end):
+            return "preempted"
+        if end is not None and self._soon(end):
+            return "deadline"
+        now = time.monotonic()
+        if now - self._looked_for_room < _LOOK_FOR_ROOM_S:
+            return None
+        self._looked_for_room = now
+        here = {where.node for where in self._ranks.values()}
+        for node, deadline in nodes.draining().items():
+            if node in here and self._soon(deadline):
+                return "draining"
+        if self._could_grow():
+            return "grow"
+        return None
+
+    def _soon(self, deadline: float | None) -> bool:
+        return must_stop(time.time(), deadline, self._watch.step_s or 0.0, self._save_s)
+
+    def _could_grow(self) -> bool:
+        if self.crew.workers >= self.crew.may_grow_to:
+            return False
+        cluster = self.job.recipe.cluster
+        return nodes.workers_that_fit(cluster, gpu=self.crew.gpu, avoid=self.crew.avoid) > 0
+
+    def lost(self, what: str) -> AttemptFailedError:
+        """The cluster does not answer. Its workers would notice in half a minute; those that are
+        on this machine and were heard of end now."""
+        nodes.kill_here([w.pid for w in self._ranks.values() if w.host == socket.gethostname()])
+        fault = Fault(kind="cluster", what=what, step=self._step)
+        return AttemptFailedError(fault, ClusterError(what))
+
+    def failed(self, error: BaseException) -> AttemptFailedError:
+        """What went wrong on the workers."""
+        failed = fault_of(
+            error,
+            ranks=self._ranks,
+            step=self._step,
+            logs=log_file(self.job.run_dir, 0).parent,
+        )
+        if self._watch.hang is None:
+            return failed
+        fault = Fault(
+            kind="hang",
+            what=self._watch.hang,
+            step=self._step,
+            node=self._watch.hung_node,
+        )
+        return AttemptFailedError(fault, TrainingError(fault.what))
+
+
+def _end_of_allocation() -> float | None:
+    """When SLURM's time limit ends this job (s since 1970), if it runs under SLURM."""
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    return float(end) if end.isdigit() else None
 
 
 @dataclass(slots=True)
@@ -174,32 +228,39 @@ class _Fit:
         return not self._thread.is_alive()
 
 
-def _trainer(job: Job, mailbox: Any) -> TorchTrainer:
-    from ray.train import RunConfig, ScalingConfig
+def _trainer(job: Job, crew: Crew, mailbox: Any) -> TorchTrainer:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer  # imports torch
 
     cluster = job.recipe.cluster
-    gpu = uses_gpu(cluster, resources())
     per_worker: dict[str, float] = {"CPU": cluster.cpus_per_worker}
-    if gpu:
+    if crew.gpu:
         per_worker["GPU"] = 1
     return TorchTrainer(
         _rank_main,  # type: ignore[arg-type]
         train_loop_config={"job": job, "mailbox": mailbox},
         torch_config=TorchConfig(
-            backend="nccl" if gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S
+            backend="nccl" if crew.gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S
         ),
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers, use_gpu=gpu, resources_per_worker=per_worker
+            num_workers=crew.workers,
+            use_gpu=crew.gpu,
+            resources_per_worker=per_worker,
+            label_selector=_elsewhere(crew.avoid),  # type: ignore[call-arg]
         ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(job.run_dir),
+            failure_config=FailureConfig(**_NO_RESTARTS),
             worker_runtime_env={  # type: ignore[call-arg]
-                "env_vars": _worker_environment(gpu, cluster.cpus_per_worker)
+                "env_vars": _worker_environment(crew.gpu, cluster.cpus_per_worker)
             },
         ),
     )
+
+
+def _elsewhere(avoid: frozenset[str]) -> dict[str, str] | None:
+    return {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None
 
 
 def _worker_environment(gpu: bool, threads: int) -> dict[str, str]:
@@ -221,10 +282,15 @@ def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     job: Job = config["job"]
     import ray.train
 
-    _redirect_output(log_file(job.run_dir, ray.train.get_context().get_world_rank()))
+    rank = ray.train.get_context().get_world_rank()
+    _redirect_output(log_file(job.run_dir, rank))
+    from trainer.pulse import Pulse
+
+    pulse = Pulse()
+    start_beating(config["mailbox"], rank, pulse)
     from trainer.worker import work
 
-    return work(job, _MailboxReporter(config["mailbox"]))
+    return work(job, MailboxReporter(config["mailbox"]), pulse)
 
 
 def log_file(run_dir: Path, rank: int) -> Path:
@@ -240,28 +306,3 @@ def _redirect_output(file: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     os.write(1, f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} ---\n".encode())
-
-
-def _plain(error: BaseException, run_dir: Path) -> BaseException:
-    """The error a person can do something with: a rank's own, or where to look for more."""
-    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
-
-    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    causes = [_cause(failure) for _, failure in sorted(failures.items())]
-    for cause in causes:
-        if isinstance(cause, ShoalError):
-            return cause
-    if not isinstance(error, TrainingFailedError):
-        return error
-    what = causes[0] if causes else error
-    rank = min(failures) if failures else 0
-    return TrainingError(
-        f"rank {rank} failed: {type(what).__name__}: {str(what).strip().splitlines()[-1]}. "
-        f"The whole story is in {log_file(run_dir, rank)}"
-    )
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The innermost reason of an error that Ray has wrapped."""
-    inner = getattr(error, "cause", None) or error.__cause__
-    return _cause(inner) if isinstance(inner, BaseException) else error

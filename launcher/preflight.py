@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from recipes.errors import ShoalError
+from adapters.checkpoint_folder import predicted_bytes
+from recipes.errors import ShoalError, StorageError
 from recipes.recipe import Recipe
 
 
 class Preflight:
-    """Checks under way; `land` waits for them and raises what they found."""
+    """Checks under way; `land` waits for them: the number of parameters that are trained. Raises
+    what they found wrong."""
 
     def __init__(self, recipe: Recipe, base_folder: Path) -> None:
         self._pending: Any = _check.remote(recipe, base_folder)
 
-    def land(self) -> None:
-        found = ray.get(self._pending)
-        if found is not None:
+    def land(self) -> int:
+        found: int | ShoalError = ray.get(self._pending)
+        if isinstance(found, ShoalError):
             raise found
+        return found
 
 
 @ray.remote(num_cpus=1)
-def _check(recipe: Recipe, base_folder: Path) -> ShoalError | None:
+def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError:
     """The error the ranks would have, returned as a value: Ray would wrap it."""
-    from adapters.attach import check_fit
+    from adapters.attach import trained_parameters
 
     try:
-        check_fit(base_folder, recipe.adapter, task=recipe.task)
+        return trained_parameters(base_folder, recipe.adapter, task=recipe.task)
     except ShoalError as error:
         return error
-    return None
+
+
+def check_room(recipe: Recipe, storage: Path, trained_parameters: int) -> None:
+    """Raises `StorageError` when the checkpoints of a run would not fit where they are kept."""
+    kept = recipe.checkpoint.keep + recipe.checkpoint.keep_best
+    if recipe.checkpoint.keep_every_steps and recipe.train.steps:
+        kept += recipe.train.steps // recipe.checkpoint.keep_every_steps
+    # One more is written before the oldest goes.
+    needed = (kept + 1) * predicted_bytes(trained_parameters)
+    while not storage.exists():
+        storage = storage.parent
+    free = shutil.disk_usage(storage).free
+    if needed > free:
+        raise StorageError(
+            f"storage.path = {recipe.storage.path}: has room for {free:,} bytes; {kept} "
+            f"checkpoints and one being written take {needed:,}. Free some, or lower "
+            "checkpoint.keep"
+        )

@@ -5,13 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from recipes import resolved
 from recipes.errors import CheckpointError, StorageError
+from recipes.files import whole_folder
+from recipes.load import load
+from recipes.recipe import Recipe
 
 
 def check_writable(storage: Path) -> None:
@@ -76,6 +84,55 @@ def find(reference: str, storage: Path) -> Path:
         f"Did you mean {near[0]}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
     )
     raise CheckpointError(f"{reference}: there is no such run. {hint}")
+
+
+def check_same(run_dir: Path, recipe: Recipe) -> None:
+    """Raises `CheckpointError` with the differences when a run was made with a recipe that learns
+    something else."""
+    saved = load(run_dir / "recipe.yaml").recipe
+    if resolved.digest(saved) == resolved.digest(recipe):
+        return
+    changed = ", ".join(
+        f"{path} = {new!r} (was {old!r})"
+        for path, (old, new) in resolved.differences(saved, recipe).items()
+        if not path.startswith(resolved.FREE)
+    )
+    raise CheckpointError(
+        f"{run_dir}: cannot be resumed with another recipe: {changed}. Take the changes back, or "
+        f"start a new run from its checkpoint: shoal resume {run_dir} --fork with the changes"
+    )
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Nobody else drives this run meanwhile. The lock ends with the process, however it ends.
+
+    Raises `StorageError` when somebody does.
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StorageError(
+            f"{run_dir}: another shoal is running it. Wait for it, or stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def take_over(parent: Path, run_dir: Path, checkpoint: Path) -> Path:
+    """Copy a checkpoint of another run, with the curve and the ledger that lead to it: the copy."""
+    own = run_dir / "checkpoints" / checkpoint.name
+    try:
+        with whole_folder(own) as aside:
+            shutil.copytree(checkpoint, aside, dirs_exist_ok=True)
+        shutil.copytree(parent / "ledger", run_dir / "ledger")
+        shutil.copyfile(parent / "metrics.jsonl", run_dir / "metrics.jsonl")
+    except OSError as error:
+        raise StorageError(f"{run_dir}: {checkpoint} cannot be copied: {error}") from error
+    return own
 
 
 def append_event(run_dir: Path, kind: str, details: Mapping[str, Any] | None = None) -> None:

@@ -5,15 +5,16 @@ torch and Ray are imported only once something is really started.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.base_ref import base_ref, locate
-from adapters.checkpoint_folder import newest
+from adapters.checkpoint_folder import check_base, check_data, newest, reseal
 from launcher import runs
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
@@ -26,19 +27,19 @@ from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
 
 if TYPE_CHECKING:
+    from cluster.ray_cluster import Connection
     from trainer.job import Job
-
-_NOT_SHOWN = ("phase", "step", "stopping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run came to. `stopped` before its end, it can be resumed."""
+    """What a run came to. Stopped before its end, for the reason of `launcher.drive`, it can be
+    resumed."""
 
     run_dir: Path
     task: str
     steps: int
-    stopped: bool
+    stopped: str | None
     checkpoint: Path | None
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
@@ -56,41 +57,104 @@ def prepare(loaded: LoadedRecipe, display: Display) -> Prepared:
 
 def run(loaded: LoadedRecipe, display: Display, *, resume: bool = False) -> Outcome:
     """Do what a recipe says. With `resume`, its newest run goes on from its newest checkpoint."""
+    storage = Path(loaded.recipe.storage.path)
+    earlier = runs.latest(storage, loaded.recipe.name) if resume else None
+    return _run(loaded, display, earlier=earlier)
+
+
+def resume(run_dir: Path, overrides: Sequence[str], display: Display) -> Outcome:
+    """Go on with a run from its newest checkpoint, on other workers or another stage if need be."""
+    return _run(load(run_dir / "recipe.yaml", overrides), display, earlier=run_dir)
+
+
+def fork(run_dir: Path, overrides: Sequence[str], display: Display) -> Outcome:
+    """Go on from a run's newest checkpoint as a run of its own, whatever is changed."""
+    loaded = load(run_dir / "recipe.yaml", overrides)
+    return _run(loaded, display, forked=run_dir)
+
+
+def _run(
+    loaded: LoadedRecipe,
+    display: Display,
+    *,
+    earlier: Path | None = None,
+    forked: Path | None = None,
+) -> Outcome:
     recipe = loaded.recipe
+    if earlier is not None:
+        runs.check_same(earlier, recipe)
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
     storage = Path(recipe.storage.path)
     runs.check_writable(storage)
     find_sources(recipe.data, Path(recipe.storage.cache))
-    earlier = _run_to_resume(storage, recipe) if resume else None
     from cluster.ray_cluster import connected, resources, uses_gpu
     from launcher.drive import import_ray_train
-    from launcher.preflight import Preflight
+    from launcher.preflight import Preflight, check_room
 
-    with connected_with_display(connected, recipe, display):
+    with connected_with_display(connected, recipe, display) as connection:
         uses_gpu(recipe.cluster, resources())
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
-        preflight.land()
+        check_room(recipe, storage, preflight.land())
         run_dir = earlier or runs.create(storage, recipe.name)
-        with _recorded(run_dir, loaded):
+        with runs.locked(run_dir), _recorded(run_dir, loaded):
             runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
-            job = _job(recipe, run_dir, prepared.folder, base_folder, resume=resume)
-            if job.resume_from is not None:
-                display.line(f"Going on from {job.resume_from}")
-                runs.append_event(run_dir, "resumed", {"checkpoint": str(job.resume_from)})
-            result = _drive(job, display)
-        if not result["stopped"]:
-            runs.append_event(run_dir, "finished")
+            job = _job(recipe, run_dir, prepared.folder, base_folder)
+            if forked is not None:
+                job = _forked(job, forked, prepared, display)
+            elif earlier is not None:
+                job = _resumed(job, prepared, display)
+            from launcher.attempts import run_attempts
+
+            result = run_attempts(job, connection, display)
+            if not result["stopped"]:
+                runs.append_event(run_dir, "finished")
     return Outcome(
         run_dir=run_dir,
         task=recipe.task,
         steps=result["steps"],
-        stopped=result["stopped"],
+        stopped=result["why"] if result["stopped"] else None,
         checkpoint=Path(result["checkpoint"]) if result["checkpoint"] else None,
-        before=result["before"] or runs.read_evaluation(run_dir, "before"),
+        before=runs.read_evaluation(run_dir, "before"),
         after=result["after"],
     )
+
+
+def _resumed(job: Job, prepared: Prepared, display: Display) -> Job:
+    """The job from its run's newest whole checkpoint; from the beginning when there is none."""
+    from launcher.attempts import newest_checkpoint
+    from trainer.shards import training_digest
+
+    folder = newest_checkpoint(job.run_dir, display)
+    if folder is None:
+        display.line(f"{job.run_dir} has no checkpoint yet: beginning again")
+        return job
+    check_base(folder, job.base)
+    check_data(folder, training_digest(prepared.manifest))
+    display.line(f"Going on from {folder}")
+    runs.append_event(job.run_dir, "resumed", {"checkpoint": str(folder)})
+    return dataclasses.replace(job, resume_from=folder)
+
+
+def _forked(job: Job, parent: Path, prepared: Prepared, display: Display) -> Job:
+    """The job from another run's newest checkpoint, which becomes the new run's own first."""
+    from launcher.attempts import newest_checkpoint
+    from trainer.shards import training_digest
+
+    folder = newest_checkpoint(parent, display)
+    if folder is None:
+        raise CheckpointError(f"{parent}: has no checkpoint to start a new run from")
+    taken = runs.take_over(parent, job.run_dir, folder)
+    reseal(
+        taken,
+        base=job.base,
+        recipe_digest=resolved.digest(job.recipe),
+        data_digest=training_digest(prepared.manifest),
+    )
+    display.line(f"A new run, {job.run_dir}, from {folder}")
+    runs.append_event(job.run_dir, "forked", {"run": str(parent), "checkpoint": str(folder)})
+    return dataclasses.replace(job, resume_from=taken)
 
 
 def evaluate(run_dir: Path, display: Display) -> Mapping[str, Any]:
@@ -102,12 +166,18 @@ def evaluate(run_dir: Path, display: Display) -> Mapping[str, Any]:
     if folder is None:
         raise CheckpointError(f"{run_dir}: has no checkpoint to evaluate")
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
-    with connected_with_display(connected, recipe, display):
+    with connected_with_display(connected, recipe, display) as connection:
         prepared = _prepare(recipe, base_folder, display)
         if prepared.manifest["splits"]["held_out"]["rows"] == 0:
             raise DataError(f"{run_dir}: its recipe holds no rows out, there is nothing to measure")
-        job = _job(recipe, run_dir, prepared.folder, base_folder, evaluate=folder)
-        found: Mapping[str, Any] = _drive(job, display)["after"]
+        from launcher.attempts import run_attempts
+
+        job = dataclasses.replace(
+            _job(recipe, run_dir, prepared.folder, base_folder),
+            action="evaluate",
+            resume_from=folder,
+        )
+        found: Mapping[str, Any] = run_attempts(job, connection, display)["after"]
     return found
 
 
@@ -145,12 +215,14 @@ def generate(
 
 
 @contextmanager
-def connected_with_display(connected: Any, recipe: Recipe, display: Display) -> Iterator[None]:
+def connected_with_display(
+    connected: Any, recipe: Recipe, display: Display
+) -> Iterator[Connection]:
     """Connected to the recipe's cluster, with the time it takes shown."""
     display.phase("starting Ray", 0, 0)
-    with connected(recipe.cluster):
+    with connected(recipe.cluster) as connection:
         display.phase("starting Ray", 1, 1)
-        yield
+        yield connection
 
 
 def _prepare(recipe: Recipe, base_folder: Path, display: Display) -> Prepared:
@@ -180,32 +252,7 @@ def _prepared_line(prepared: Prepared) -> str:
     return f"Data was prepared before, nothing to do: {text}"
 
 
-def _run_to_resume(storage: Path, recipe: Recipe) -> Path | None:
-    run_dir = runs.latest(storage, recipe.name)
-    if run_dir is None:
-        return None
-    saved = load(run_dir / "recipe.yaml").recipe
-    if resolved.digest(saved) != resolved.digest(recipe):
-        changed = ", ".join(
-            f"{path} = {new!r} (was {old!r})"
-            for path, (old, new) in resolved.differences(saved, recipe).items()
-        )
-        raise CheckpointError(
-            f"{run_dir}: cannot be resumed with another recipe: {changed}. "
-            "Take the changes back, or start a new run without --resume"
-        )
-    return run_dir
-
-
-def _job(
-    recipe: Recipe,
-    run_dir: Path,
-    prepared: Path,
-    base_folder: Path,
-    *,
-    resume: bool = False,
-    evaluate: Path | None = None,
-) -> Job:
+def _job(recipe: Recipe, run_dir: Path, prepared: Path, base_folder: Path) -> Job:
     from trainer.job import Job
 
     return Job(
@@ -214,26 +261,7 @@ def _job(
         prepared=prepared,
         base_folder=base_folder,
         base=base_ref(recipe.base.source, recipe.base.revision, base_folder),
-        action="evaluate" if evaluate else "train",
-        resume_from=evaluate or (newest(run_dir / "checkpoints") if resume else None),
     )
-
-
-def _drive(job: Job, display: Display) -> dict[str, Any]:
-    from launcher.drive import drive
-
-    def tell(kind: str, details: Mapping[str, Any]) -> None:
-        if kind == "phase":
-            display.phase(details["name"], details["done"], details["total"])
-        elif kind == "step":
-            display.step(details)
-        elif kind == "stopping":
-            display.line("Stopping after this step; press Ctrl-C again to stop at once")
-        if kind not in _NOT_SHOWN:
-            runs.append_event(job.run_dir, kind, details)
-
-    display.phase("starting workers", 0, 0)
-    return drive(job, tell)
 
 
 @contextmanager

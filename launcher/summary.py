@@ -14,12 +14,12 @@ from launcher.terminal import Display
 _SCORES = ("accuracy", "f1", "loss", "perplexity")
 
 
-def show_outcome(outcome: Outcome, reference: str, display: Display) -> None:
-    """Tell how a run ended; `reference` is how its recipe was named, with what it was given."""
+def show_outcome(outcome: Outcome, display: Display) -> None:
+    """Tell how a run ended."""
     run_dir = _short(outcome.run_dir)
-    if outcome.stopped:
+    if outcome.stopped is not None:
         display.line(f"Stopped after step {outcome.steps}; saved in {_short(outcome.checkpoint)}")
-        display.line(f"Go on with: {_shoal()} run {reference} --resume")
+        display.line(f"Go on with: {_shoal()} resume {run_dir}")
         return
     show_scores(outcome.before, outcome.after, display)
     _show_answers(outcome.before, outcome.after, display)

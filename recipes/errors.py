@@ -10,6 +10,7 @@
     ├── InstallError     (RuntimeError)  the environment shoal runs in is not its own
     ├── ClusterError     (RuntimeError)  the cluster lacks what the recipe asks for
     └── TrainingError    (RuntimeError)  a rank failed while it trained
+        └── BadLossError                 a step whose loss is no number, or far from the others
 
 Each is also a subclass of its standard kin, holds one message, and survives pickling, because
 it has to cross from a worker process to the driver. The message names the place, the value and
@@ -62,3 +63,14 @@ class ClusterError(ShoalError, RuntimeError):
 
 class TrainingError(ShoalError, RuntimeError):
     """A rank failed while it trained or evaluated."""
+
+
+class BadLossError(TrainingError):
+    """A step whose loss is not finite, or a spike. `batches` are what would have to be left out."""
+
+    def __init__(self, message: str, batches: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.batches = batches
+
+    def __reduce__(self) -> tuple[type["BadLossError"], tuple[object, ...]]:
+        return BadLossError, (self.message, self.batches)

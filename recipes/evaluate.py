@@ -16,6 +16,9 @@ class Evaluate:
     after: bool = True
     """Measure the trained adapter."""
 
+    every_steps: int | None = None
+    """Measure, and save, after this many steps as well."""
+
     batch_size: int = 8
     """Sequences one worker evaluates at a time."""
 
@@ -29,9 +32,10 @@ class Evaluate:
     """Longest generated answer (tokens)."""
 
     def problems(self) -> Iterator[Problem]:
-        for name, least in (("batch_size", 1), ("generate", 0), ("max_new_tokens", 1)):
+        leasts = (("batch_size", 1), ("generate", 0), ("max_new_tokens", 1), ("every_steps", 1))
+        for name, least in leasts:
             value = getattr(self, name)
-            if value < least:
+            if value is not None and value < least:
                 yield Problem(
                     path=f"evaluate.{name}",
                     value=value,

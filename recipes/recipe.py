@@ -12,6 +12,7 @@ from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
 from recipes.data import Data
 from recipes.evaluate import Evaluate
+from recipes.failure import Failure
 from recipes.problem import Problem
 from recipes.storage import Storage
 from recipes.train import Train
@@ -53,6 +54,9 @@ class Recipe:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     """When the adapter and the optimizer state are saved."""
 
+    failure: Failure = field(default_factory=Failure)
+    """What a run does when something goes wrong."""
+
     evaluate: Evaluate = field(default_factory=Evaluate)
     """What is measured on the held-out rows, before and after training."""
 
@@ -84,12 +88,24 @@ class Recipe:
                 message="a causal model has no labels",
                 hint="Put the possible answers into evaluate.choices",
             )
-        if self.evaluate.choices and not (self.data.held_out or self.data.held_out_fraction):
+        measured = {
+            "evaluate.choices": list(self.evaluate.choices),
+            "evaluate.every_steps": self.evaluate.every_steps,
+        }
+        for path, value in measured.items():
+            if value and not (self.data.held_out or self.data.held_out_fraction):
+                yield Problem(
+                    path=path,
+                    value=value,
+                    message="there are no held-out rows to measure on",
+                    hint="Set data.held_out or data.held_out_fraction",
+                )
+        if self.checkpoint.keep_best and self.evaluate.every_steps is None:
             yield Problem(
-                path="evaluate.choices",
-                value=list(self.evaluate.choices),
-                message="there are no held-out rows to measure on",
-                hint="Set data.held_out or data.held_out_fraction",
+                path="checkpoint.keep_best",
+                value=self.checkpoint.keep_best,
+                message="no checkpoint is measured",
+                hint="Set evaluate.every_steps",
             )
 
     def _classification_problems(self) -> Iterator[Problem]:
@@ -138,6 +154,7 @@ def all_problems(recipe: Recipe) -> list[Problem]:
         recipe.zero,
         recipe.cluster,
         recipe.checkpoint,
+        recipe.failure,
         recipe.evaluate,
         recipe.storage,
     ]

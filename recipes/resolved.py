@@ -12,6 +12,26 @@ from recipes import schema
 from recipes.load import LoadedRecipe
 from recipes.recipe import Recipe
 
+FREE = (
+    "cluster.",
+    "storage.",
+    "checkpoint.",
+    "evaluate.",
+    "failure.",
+    "zero.",
+    # Told apart by the digests of what they hold, which a checkpoint names; they may move.
+    "base.source",
+    "base.revision",
+    "data.train",
+    "data.held_out",
+    "train.micro_batch_size",
+    "base.gradient_checkpointing",
+    "name",
+    "description",
+)
+"""Paths, or beginnings of paths, whose values may change while a run goes on: where, on how many
+workers and in what pieces it is computed, and what is kept and measured."""
+
 
 def to_yaml(loaded: LoadedRecipe) -> str:
     """The recipe as YAML that loads to the same recipe, each value followed by its origin."""
@@ -35,12 +55,8 @@ def values(recipe: Recipe) -> dict[str, Any]:
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 of every value that decides what is learnt (hex, 64 characters).
-
-    Where and on how many workers it runs, and what is kept or measured, do not belong to it.
-    """
-    free = ("cluster.", "storage.", "checkpoint.", "evaluate.", "zero.", "name", "description")
-    kept = {path: value for path, value in values(recipe).items() if not path.startswith(free)}
+    """sha256 of every value that decides what is learnt (hex, 64 characters), without `FREE`."""
+    kept = {path: value for path, value in values(recipe).items() if not path.startswith(FREE)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

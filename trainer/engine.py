@@ -38,6 +38,8 @@ class Engine:
     bfloat16: bool
     kernels: Kernels
     accumulation: int
+    shapes: dict[str, torch.Size]
+    """Of what is trained, by name, whole."""
     first_values: str
     """Fingerprint of the adapter before the first step."""
     sharded_loading: HfDeepSpeedConfig | None
@@ -110,6 +112,7 @@ def build_engine(
     if sharded_loading is None:
         model.to(device)
     first_values = fingerprint({name: p.detach().cpu() for name, p in trainable(model).items()})
+    shapes = {name: p.shape for name, p in trainable(model).items()}
     optimizer = _adamw(model, recipe, device)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=config, dist_init_required=False
@@ -123,6 +126,7 @@ def build_engine(
         bfloat16=dtype == torch.bfloat16,
         kernels=kernels,
         accumulation=accumulation,
+        shapes=shapes,
         first_values=first_values,
         sharded_loading=sharded_loading,
     )

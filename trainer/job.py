@@ -22,3 +22,7 @@ class Job:
     action: Literal["train", "evaluate"] = "train"
     resume_from: Path | None = None
     """Checkpoint to go on from, or to evaluate."""
+    skip: tuple[int, ...] = ()
+    """Batches to leave out, besides those that the checkpoint left out."""
+    token: str = ""
+    """Of this attempt; one whose run has got another since publishes nothing."""

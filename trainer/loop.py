@@ -15,6 +15,7 @@ from trainer.batch import Batch, collate
 from trainer.engine import Engine
 from trainer.loss import training_loss
 from trainer.order import Order
+from trainer.pulse import Pulse
 from trainer.schedule import learning_rate
 from trainer.shards import Split
 
@@ -31,6 +32,7 @@ class StepResult:
     tokens: int  # all tokens of the global batch, padding not counted
     seconds: float
     stop: bool  # rank 0 was asked to stop
+    save: bool  # rank 0 wishes a checkpoint
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,13 +45,16 @@ class Loop:
     order: Order
     num_steps: int
     pad_token_id: int
+    pulse: Pulse
     stop_requested: Callable[[], bool]
     """Asked by rank 0 after every step; all ranks learn the answer in the step's result."""
+    save_due: Callable[[], bool]
+    """Likewise."""
 
     def steps(self, first: int) -> Iterator[StepResult]:
         """Train from step `first` (counted from 0) to the end, yielding after each step."""
-        self.engine.model.train()
         for step in range(first, self.num_steps):
+            self.engine.model.train()
             yield self._step(step)
 
     def _step(self, step: int) -> StepResult:
@@ -66,8 +71,10 @@ class Loop:
         for turn in range(self.engine.accumulation):
             number = turn * dist.get_world_size() + dist.get_rank()
             weighs = number < self.order.num_micro_batches
+            self.pulse.mark("reading", step + 1)
             batch = self._batch(step, number if weighs else 0)
             self._seed_dropout(step, number)
+            self.pulse.mark("forward", step + 1)
             with self.engine.precision():
                 loss = training_loss(
                     self.engine.deepspeed,
@@ -76,12 +83,14 @@ class Loop:
                     kernels=self.engine.kernels,
                 )
             loss = loss * (1.0 if weighs else 0.0)
+            self.pulse.mark("backward", step + 1)
             if turn < self.engine.accumulation - 1:
                 self.engine.backward(loss * scale)
             else:
                 norm = self.engine.backward_and_step(loss * scale, rate)
             loss_sum += loss.detach()
             tokens += batch.num_tokens if weighs else 0
+        self.pulse.mark("adding up", step + 1)
         total = self._add_up(loss_sum, tokens)
         return StepResult(
             step=step + 1,
@@ -92,6 +101,7 @@ class Loop:
             tokens=int(total[1]),
             seconds=time.perf_counter() - start,
             stop=bool(total[2]),
+            save=bool(total[3]),
         )
 
     def _batch(self, step: int, number: int) -> Batch:
@@ -104,9 +114,10 @@ class Loop:
         torch.manual_seed(mixed % 2**63)
 
     def _add_up(self, loss_sum: torch.Tensor, tokens: int) -> torch.Tensor:
-        """Over all ranks: the loss, the tokens, and whether to stop."""
-        stop = self.stop_requested() if dist.get_rank() == 0 else False
-        numbers = torch.tensor([tokens, stop], dtype=torch.float64).to(self.engine.device)
+        """Over all ranks: the loss, the tokens, and what rank 0 wishes."""
+        first = dist.get_rank() == 0
+        wishes = [first and self.stop_requested(), first and self.save_due()]
+        numbers = torch.tensor([tokens, *wishes], dtype=torch.float64).to(self.engine.device)
         total = torch.cat([loss_sum[None], numbers])
         dist.all_reduce(total)
         return total.cpu()

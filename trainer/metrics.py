@@ -1,4 +1,4 @@
-"""The run's record of steps: metrics.jsonl and the ledger, one line a step, one curve per run."""
+"""The run's curve: metrics.jsonl, one line a step, one curve per run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ class StepLog:
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = [json.dumps(line) for line in read_steps(file) if line["step"] <= resume_after]
         write_whole(file, "".join(f"{line}\n" for line in kept))
+        # Kept open: a rank of an earlier attempt that still lives writes into the file that was
+        # replaced, where nobody looks.
+        self._stream = file.open("a", encoding="utf-8")
 
     def append(self, line: Mapping[str, Any]) -> None:
         try:
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            self._stream.write(json.dumps(line) + "\n")
+            self._stream.flush()
         except OSError as error:
             raise StorageError(f"{self._file}: cannot be written: {error}") from error
 

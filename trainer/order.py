@@ -22,17 +22,28 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Rows of every step. Step s (from 0) takes the positions [s·B, (s+1)·B) of the endless
-    sequence of epochs, each in its own order."""
+    """Rows of every step. Batch b takes the positions [b·B, (b+1)·B) of the endless sequence of
+    epochs, each in its own order; step s (from 0) takes the s-th batch that is not skipped."""
 
     num_rows: int
     seed: int
     global_batch_size: int
     micro_batch_size: int
+    skipped: tuple[int, ...] = ()
+    """Batches left out, ascending."""
+
+    def batch(self, step: int) -> int:
+        """Number of the batch of one step."""
+        number = step
+        for left_out in self.skipped:
+            if left_out > number:
+                break
+            number += 1
+        return number
 
     def rows(self, step: int) -> list[int]:
         """Row indices of the global batch of one step, in order: `global_batch_size` of them."""
-        return self._rows(step * self.global_batch_size, self.global_batch_size)
+        return self._rows(self.batch(step) * self.global_batch_size, self.global_batch_size)
 
     def _rows(self, first: int, count: int) -> list[int]:
         return [self._row(position) for position in range(first, first + count)]
@@ -53,7 +64,7 @@ class Order:
 
     def micro_batch(self, step: int, number: int) -> list[int]:
         """Row indices of micro-batch `number` of a step: `micro_batch_size` of them."""
-        first = step * self.global_batch_size + number * self.micro_batch_size
+        first = self.batch(step) * self.global_batch_size + number * self.micro_batch_size
         return self._rows(first, self.micro_batch_size)
 
 

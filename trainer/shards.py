@@ -124,6 +124,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def training_digest(manifest: Mapping[str, Any]) -> str:
+    """sha256 of what is trained on: the training shards in their order (hex, 64 characters)."""
+    shards = manifest["splits"]["train"]["shards"]
+    return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
+
+
 def open_split(folder: Path, split: str) -> Split:
     """Map the shards of `train` or `held_out` in a prepared folder."""
     manifest: Mapping[str, Any] = read_manifest(folder)["splits"][split]

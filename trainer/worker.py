@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
+import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,37 @@ import torch.distributed as dist
 
 from adapters import checkpoint, checkpoint_folder
 from adapters.base import load_base
+from adapters.checkpoint_folder import Origin, Position
 from adapters.tokenizer import load_tokenizer, pad_token_id
-from recipes.errors import AdapterError, DataError, TrainingError
+from recipes.errors import AdapterError, BadLossError, DataError
 from recipes.files import write_whole
+from recipes.recipe import Recipe
 from recipes.resolved import digest
 from trainer import state
+from trainer.claim import is_replaced
 from trainer.device import rank_device
 from trainer.engine import Engine, build_engine
 from trainer.evaluation import Scored, predictions, score_rows, scores
 from trainer.generation import generate
 from trainer.job import Job
 from trainer.loop import Loop, StepResult
-from trainer.metrics import StepLog
 from trainer.order import Order, num_steps
+from trainer.pulse import Pulse
+from trainer.record import Record
 from trainer.reporter import Reporter, SilentReporter
-from trainer.shards import Split, open_split, read_manifest
+from trainer.saver import Saver
+from trainer.shards import Split, open_split, read_manifest, training_digest
+from trainer.spikes import LossWatch
 
 
-def work(job: Job, reporter: Reporter) -> dict[str, Any]:
-    """Do a job as one rank of an initialised process group; the result is the same on all ranks.
+def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, Any]:
+    """Do a job as one rank of an initialised process group; the result is the same on all ranks,
+    but that only rank 0 knows the checkpoint.
 
     `{"steps": steps taken so far, "stopped": before the end, "checkpoint": folder or None,
-    "before": evaluation or None, "after": evaluation or None}`
+    "after": evaluation or None}`
     """
-    rank = _Rank(job, reporter if dist.get_rank() == 0 else SilentReporter())
+    rank = _Rank(job, reporter if dist.get_rank() == 0 else SilentReporter(), pulse or Pulse())
     if job.action == "evaluate":
         return {"after": rank.evaluate("after")}
     return rank.train()
@@ -48,21 +54,27 @@ def work(job: Job, reporter: Reporter) -> dict[str, Any]:
 class _Rank:
     """What the parts of one rank's work share."""
 
-    def __init__(self, job: Job, reporter: Reporter) -> None:
+    def __init__(self, job: Job, reporter: Reporter, pulse: Pulse) -> None:
         self.job = job
         self.recipe = job.recipe
         self.reporter = reporter
+        self.pulse = pulse
         self.is_first = dist.get_rank() == 0
         self.device = rank_device()
         if self.device.type == "cpu":
             torch.set_num_threads(self.recipe.cluster.cpus_per_worker)
         self.manifest = read_manifest(job.prepared)
         self.split = open_split(job.prepared, "train")
+        position = Position(step=0)
+        if job.resume_from is not None:
+            position = checkpoint_folder.read_position(job.resume_from)
+        self.first_step = position.step
         self.order = Order(
             num_rows=len(self.split),
             seed=self.recipe.seed,
             global_batch_size=self.recipe.train.global_batch_size,
             micro_batch_size=self.recipe.train.micro_batch_size,
+            skipped=tuple(sorted({*position.skipped, *job.skip})),
         )
         self.num_steps = num_steps(
             steps=self.recipe.train.steps,
@@ -72,41 +84,48 @@ class _Rank:
         )
         self.tokenizer = load_tokenizer(job.base_folder)
         self.pad_token_id = pad_token_id(self.tokenizer)
-        self.engine, self.first_step = self._build()
+        self.losses = LossWatch(self.recipe.failure.spike_factor, position.recent_losses)
+        self.saver = Saver()
+        self.last_saved = self.first_step
+        self.checkpoint = job.resume_from
+        self.engine = self._build()
 
-    def _build(self) -> tuple[Engine, int]:
+    def _build(self) -> Engine:
         self.reporter.phase("loading the base", 0, 0)
+        self.pulse.mark("loading the base", self.first_step)
+        recipe = self.recipe
         saved = None
         if self.job.resume_from is not None:
             checkpoint_folder.check_base(self.job.resume_from, self.job.base)
+            if self.job.action == "train":
+                checkpoint_folder.check_data(self.job.resume_from, training_digest(self.manifest))
             saved = checkpoint.load_state(self.job.resume_from)
+            recipe = _with_dtype_of(self.job.resume_from, recipe)
         load = partial(
             load_base,
             self.job.base_folder,
-            self.recipe.task,
+            recipe.task,
             labels=self.manifest["labels"],
-            gradient_checkpointing=self.recipe.base.gradient_checkpointing,
+            gradient_checkpointing=recipe.base.gradient_checkpointing,
         )
-        engine = build_engine(self.recipe, load, order=self.order, device=self.device, state=saved)
+        engine = build_engine(recipe, load, order=self.order, device=self.device, state=saved)
         if saved is not None:
             state.restore(engine, saved)
         self.reporter.phase("loading the base", 1, 1)
-        return engine, saved.step if saved is not None else 0
+        return engine
 
     def train(self) -> dict[str, Any]:
-        before = None
         if self.recipe.evaluate.before and self.first_step == 0:
-            before = self.evaluate("before")
+            self.evaluate("before")
         done, stopped = self._run_steps()
-        folder = self._newest_checkpoint()
         after = None
         if self.recipe.evaluate.after and not stopped:
             after = self.evaluate("after")
+        self._finish_saving()
         return {
             "steps": done,
             "stopped": stopped,
-            "checkpoint": str(folder) if folder else None,
-            "before": before,
+            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             "after": after,
         }
 
@@ -119,97 +138,141 @@ class _Rank:
             order=self.order,
             num_steps=self.num_steps,
             pad_token_id=self.pad_token_id,
+            pulse=self.pulse,
             stop_requested=self.reporter.stop_requested,
+            save_due=self._save_due,
         )
-        logs = self._open_logs()
-        seconds: list[float] = []
+        record = self._open_record()
         for result in loop.steps(self.first_step):
-            seconds.append(result.seconds)
-            self._tell(result, logs, seconds)
+            self._check_loss(result)
+            if record is not None:
+                self.reporter.step(record.append(result))
+            self.saver.check()
             last = result.step == self.num_steps
-            every = self.recipe.checkpoint.every_steps
-            if last or result.stop or (every and result.step % every == 0):
-                self._save(result.step)
+            measured = None
+            if not last and _due(result.step, self.recipe.evaluate.every_steps):
+                measured = self.evaluate(f"step_{result.step:06d}")
+            planned = _due(result.step, self.recipe.checkpoint.every_steps)
+            if last or planned or measured or result.stop or result.save:
+                self._save(result.step, measured["scores"] if measured else {})
             if result.stop and not last:
+                self._finish_saving()
                 self.reporter.event("stopped", {"step": result.step})
                 return result.step, True
         return self.num_steps, False
 
-    def _open_logs(self) -> tuple[StepLog, StepLog] | None:
+    def _open_record(self) -> Record | None:
         if not self.is_first:
             return None
-        run_dir = self.job.run_dir
-        return (
-            StepLog(run_dir / "metrics.jsonl", resume_after=self.first_step),
-            StepLog(run_dir / "ledger" / "samples.jsonl", resume_after=self.first_step),
+        return Record(
+            self.job.run_dir,
+            after=self.first_step,
+            num_steps=self.num_steps,
+            order=self.order,
+            split=self.split,
         )
 
-    def _tell(
-        self, result: StepResult, logs: tuple[StepLog, StepLog] | None, seconds: list[float]
-    ) -> None:
-        if not math.isfinite(result.loss):
-            raise TrainingError(
-                f"step {result.step}: the loss is {result.loss}. Lower train.learning_rate = "
-                f"{self.recipe.train.learning_rate}, or warm up with train.warmup_steps"
-            )
-        if logs is None:
+    def _check_loss(self, result: StepResult) -> None:
+        why = self.losses.why_bad(result.loss)
+        if why is None:
             return
-        line = {name: value for name, value in asdict(result).items() if name != "stop"}
-        line["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line["tokens_per_s"] = result.tokens / result.seconds
-        recent = seconds[-20:]
-        left = (self.num_steps - result.step) * sum(recent) / len(recent)
-        logs[0].append(line)
-        rows = self.order.rows(result.step - 1)
-        samples = [sample for row in rows for sample in self.split.samples(row)]
-        logs[1].append({"step": result.step, "samples": samples})
-        self.reporter.step({**line, "steps": self.num_steps, "seconds_left": left})
+        self._finish_saving()
+        step = result.step - 1
+        first = self.last_saved if self.recipe.failure.bad_loss == "rewind" else step
+        samples = [sample for row in self.order.rows(step) for sample in self.split.samples(row)]
+        shown = ", ".join(str(sample) for sample in samples[:8])
+        raise BadLossError(
+            f"step {result.step}: {why}. Its samples are {shown}"
+            f"{', …' if len(samples) > 8 else ''}. Lower train.learning_rate = "
+            f"{self.recipe.train.learning_rate}, warm up with train.warmup_steps, or leave such "
+            "batches out with failure.bad_loss = skip",
+            tuple(self.order.batch(number) for number in range(first, step + 1)),
+        )
 
-    def _save(self, step: int) -> None:
-        """Save a checkpoint. All ranks gather, the first writes, all wait."""
+    def _save_due(self) -> bool:
+        minutes = self.recipe.checkpoint.every_minutes
+        return minutes is not None and self.saver.minutes_since_last() >= minutes
+
+    def _save(self, step: int, scores: Mapping[str, float]) -> None:
+        """Begin to save a checkpoint: all ranks gather, rank 0 writes while all go on."""
+        begin = time.perf_counter()
+        self.pulse.mark("saving", step)
+        self.saver.finish()
+        gathered = state.gather(self.engine, step)
+        self.last_saved = step
+        if self.is_first:
+            position = Position(
+                step=step,
+                skipped=self.order.skipped,
+                recent_losses=self.losses.recent,
+                scores=scores,
+            )
+            stall_s = time.perf_counter() - begin
+            self.saver.save(partial(self._write, gathered, position, stall_s))
+
+    def _finish_saving(self) -> None:
+        """Wait until the last checkpoint is published."""
+        self.pulse.mark("saving", self.last_saved)
         self.reporter.phase("saving", 0, 0)
-        saved = state.gather(self.engine, step)
+        self.saver.finish()
+        self.reporter.phase("saving", 1, 1)
+
+    def _write(self, saved: checkpoint.TrainerState, position: Position, stall_s: float) -> None:
+        """In the saver's thread: write, read back, publish. Training stood still for `stall_s`."""
+        begin = time.perf_counter()
         if (
             self.first_step == 0
             and checkpoint.fingerprint(saved.master) == self.engine.first_values
         ):
             raise AdapterError(
-                f"adapter: nothing in it changed in {step} steps. Check adapter.targets and "
+                f"adapter: nothing in it changed in {saved.step} steps. Check adapter.targets and "
                 "train.learning_rate"
             )
-        problem: list[Any] = [None]
-        if self.is_first:
-            try:
-                self._write(saved)
-            except Exception as error:  # told to the other ranks, which wait below
-                problem = [error]
-        dist.broadcast_object_list(problem, src=0)
-        if problem[0] is not None:
-            raise problem[0]
-        self.reporter.phase("saving", 1, 1)
-
-    def _write(self, saved: checkpoint.TrainerState) -> None:
+        if is_replaced(self.job.run_dir, self.job.token):
+            return
         checkpoints = self.job.run_dir / "checkpoints"
         folder = checkpoint.save(
             checkpoints,
             self.engine.model,
             saved,
-            base=self.job.base,
-            recipe_digest=digest(self.recipe),
+            shapes=self.engine.shapes,
+            origin=Origin(
+                base=self.job.base,
+                recipe_digest=digest(self.recipe),
+                data_digest=training_digest(self.manifest),
+                dtype="bfloat16" if self.engine.bfloat16 else "float32",
+            ),
+            position=position,
         )
-        checkpoint_folder.prune(checkpoints, self.recipe.checkpoint.keep)
-        self.reporter.event("checkpoint", {"step": saved.step, "folder": str(folder)})
-
-    def _newest_checkpoint(self) -> Path | None:
-        folders = sorted((self.job.run_dir / "checkpoints").glob("step_*"))
-        return folders[-1] if folders else None
+        self.checkpoint = folder
+        if is_replaced(self.job.run_dir, self.job.token):
+            return
+        rule = self.recipe.checkpoint
+        checkpoint_folder.prune(
+            checkpoints,
+            keep=rule.keep,
+            every=rule.keep_every_steps,
+            best=rule.keep_best,
+            by=rule.best_by,
+        )
+        self.reporter.event(
+            "checkpoint",
+            {
+                "step": saved.step,
+                "folder": str(folder),
+                "bytes": checkpoint_folder.total_bytes(folder),
+                "stall_s": stall_s,
+                "write_s": time.perf_counter() - begin,
+            },
+        )
 
     def evaluate(self, when: str) -> dict[str, Any] | None:
         """Measure on the held-out rows and answer a few prompts; None without held-out rows."""
         if self.manifest["splits"]["held_out"]["rows"] == 0:
             return None
+        self.pulse.mark("evaluating", 0)
         split: Split = open_split(self.job.prepared, "held_out")
-        name = f"evaluating {when}"
+        name = f"evaluating {when.replace('_', ' ')}"
         rows = score_rows(
             self.engine,
             split,
@@ -271,3 +334,13 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines if line]
     except (OSError, json.JSONDecodeError) as error:
         raise DataError(f"{file}: prepared prompts cannot be read: {error}") from error
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _with_dtype_of(folder: Path, recipe: Recipe) -> Recipe:
+    """`auto` is measured anew on every machine; a run goes on in what it began with."""
+    dtype = checkpoint_folder.read_manifest(folder)["dtype"]
+    return dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, dtype=dtype))

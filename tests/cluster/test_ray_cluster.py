@@ -59,9 +59,9 @@ def _runs(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("cluster", "resources", "expected"),
     [
-        (Cluster(workers=2), {"CPU": 2.0}, False),
-        (Cluster(workers=2), {"CPU": 2.0, "GPU": 2.0}, True),
-        (Cluster(workers=2, device="cpu"), {"CPU": 2.0, "GPU": 1.0}, False),
+        (Cluster(workers=[2]), {"CPU": 2.0}, False),
+        (Cluster(workers=[2]), {"CPU": 2.0, "GPU": 2.0}, True),
+        (Cluster(workers=[2], device="cpu"), {"CPU": 2.0, "GPU": 1.0}, False),
     ],
 )
 def test_devices(cluster: Cluster, resources: dict[str, float], expected: bool):
@@ -71,9 +71,9 @@ def test_devices(cluster: Cluster, resources: dict[str, float], expected: bool):
 @pytest.mark.parametrize(
     ("cluster", "resources", "said"),
     [
-        (Cluster(workers=2), {"CPU": 8.0, "GPU": 1.0}, "the cluster has 1 GPUs"),
-        (Cluster(workers=1, device="gpu"), {"CPU": 8.0}, "the cluster has 0 GPUs"),
-        (Cluster(workers=3, cpus_per_worker=2), {"CPU": 4.0}, "At most 2 such workers fit"),
+        (Cluster(workers=[2]), {"CPU": 8.0, "GPU": 1.0}, "the cluster has 1 GPUs"),
+        (Cluster(workers=[1], device="gpu"), {"CPU": 8.0}, "the cluster has 0 GPUs"),
+        (Cluster(workers=[3], cpus_per_worker=2), {"CPU": 4.0}, "At most 2 such workers fit"),
     ],
 )
 def test_what_a_cluster_lacks(cluster: Cluster, resources: dict[str, float], said: str):

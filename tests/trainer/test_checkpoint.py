@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from adapters import checkpoint_folder
-from recipes.errors import CheckpointError, StorageError
+from adapters import checkpoint, checkpoint_folder
+from adapters.attach import attach
+from adapters.base import load_base
+from adapters.base_ref import base_ref
+from adapters.checkpoint_folder import Origin, Position
+from recipes.errors import CheckpointError, StorageError, TrainingError
 from support import jobs
 from support.ranks import run_ranks
+from trainer.engine import trainable
 
 
 @pytest.fixture(scope="module")
@@ -104,33 +113,132 @@ def test_an_altered_file_is_noticed_and_passed_over(runs: dict, tmp_path: Path):
     assert checkpoint_folder.newest(checkpoints) is None
 
 
+@pytest.fixture
+def save(folders: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Saves what a new adapter holds after step 3, or a changed `state` of it."""
+    base = load_base(folders / "llama", "causal_lm", torch.float32, "sdpa")
+    model = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0)
+    tensors = {name: p.detach().clone() for name, p in trainable(model).items()}
+    copies = [{name: tensor.clone() for name, tensor in tensors.items()} for _ in range(2)]
+    whole = checkpoint.TrainerState(step=3, master=tensors, exp_avg=copies[0], exp_avg_sq=copies[1])
+
+    def save(change: Callable[[checkpoint.TrainerState], None] = lambda state: None) -> Path:
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        change(whole)
+        return checkpoint.save(
+            tmp_path,
+            model,
+            whole,
+            shapes=shapes,
+            origin=Origin(
+                base=base_ref(str(folders / "llama"), None, folders / "llama"),
+                recipe_digest="x",
+                data_digest="y",
+                dtype="float32",
+            ),
+            position=Position(step=3, recent_losses=(0.5,)),
+        )
+
+    return save
+
+
 def test_a_full_disk_leaves_no_checkpoint(
-    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from safetensors import SafetensorError
-
-    from adapters import checkpoint
-    from adapters.attach import attach
-    from adapters.base import load_base
-    from adapters.base_ref import base_ref
-    from trainer.engine import trainable
-
     def full(*args: object, **kwargs: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    base = load_base(folders / "llama", "causal_lm", torch.float32, "sdpa")
-    model = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0)
-    tensors = {name: p.detach() for name, p in trainable(model).items()}
-    state = checkpoint.TrainerState(step=3, master=tensors, exp_avg=tensors, exp_avg_sq=tensors)
-    reference = base_ref(str(folders / "llama"), None, folders / "llama")
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(StorageError, match="step_000003: cannot be written: I/O error: No space"):
-        checkpoint.save(tmp_path, model, state, base=reference, recipe_digest="x")
+        save()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_old_checkpoints_and_torn_ones_go(runs: dict, tmp_path: Path):
+def _one(tensors: dict[str, torch.Tensor]) -> str:
+    return next(name for name in tensors if "lora_B" in name)
+
+
+def _empty(state: checkpoint.TrainerState) -> None:
+    state.master[_one(state.master)] = torch.zeros(0)
+
+
+def _no_number(state: checkpoint.TrainerState) -> None:
+    state.master[_one(state.master)][0, 0] = math.nan
+
+
+def _missing(state: checkpoint.TrainerState) -> None:
+    del state.master[_one(state.master)]
+
+
+def _frozen(state: checkpoint.TrainerState) -> None:
+    state.master["base_model.model.model.norm.weight"] = torch.ones(64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (_empty, CheckpointError, "was gathered with the shape (0,)"),
+        (_no_number, TrainingError, "holds values that are no numbers"),
+        (_missing, CheckpointError, "what was gathered is not the adapter"),
+        (_frozen, CheckpointError, "model.norm.weight"),
+    ],
+)
+def test_what_is_not_the_adapter_is_not_published(
+    save: Callable[..., Path],
+    tmp_path: Path,
+    change: Callable[..., None],
+    error: type[Exception],
+    said: str,
+):
+    with pytest.raises(error, match=re.escape(said)):
+        save(change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_lies_is_found_out(
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every file is whole by its hash, but holds another value than what was given to write."""
+    write = checkpoint.save_file
+
+    def write_wrong(tensors: dict[str, torch.Tensor], *args: object, **kwargs: object) -> None:
+        write({name: tensor + 1 for name, tensor in tensors.items()}, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save_file", write_wrong)
+    with pytest.raises(CheckpointError, match="does not read back as it was written"):
+        save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_knows_its_position(save: Callable[..., Path]):
+    folder = save()
+    position = checkpoint_folder.read_position(folder)
+    assert position == Position(step=3, recent_losses=(0.5,))
+    checkpoint_folder.check_data(folder, "y")
+    with pytest.raises(CheckpointError, match="was trained on other data"):
+        checkpoint_folder.check_data(folder, "z")
+
+
+def test_old_checkpoints_and_torn_ones_go(tmp_path: Path):
     for name in ("step_000001", "step_000002", "step_000010", ".step_000011.ab12cd34"):
         (tmp_path / name).mkdir()
     checkpoint_folder.prune(tmp_path, keep=2)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000002", "step_000010"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "gone"),
+    [
+        ({"keep": 1}, [10, 20, 30, 40]),
+        ({"keep": 1, "every": 20}, [10, 30]),
+        ({"keep": 1, "best": 1, "by": "loss"}, [20, 30, 40]),
+        ({"keep": 1, "best": 1, "by": "accuracy"}, [10, 30, 40]),
+        ({"keep": 9}, []),
+    ],
+)
+def test_which_checkpoints_stay(rule: dict, gone: list[int]):
+    folders = [Path(f"step_{step:06d}") for step in (10, 20, 30, 40, 50)]
+    loss = dict(zip(folders, [0.1, 0.9, None, 0.5, 0.6], strict=True))
+    rule = {"every": None, "best": 0, "by": "loss"} | rule
+    unwanted = checkpoint_folder.unwanted(folders, loss, **rule)
+    assert [int(folder.name[5:]) for folder in unwanted] == gone

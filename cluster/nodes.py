@@ -1,0 +1,99 @@
+"""The nodes of the connected Ray cluster: what they have room for, and processes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.process import CommandError, run
+from recipes.cluster import Cluster
+
+_LOOK_S = 10.0
+
+
+def num_nodes() -> int:
+    """Nodes that are alive."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def workers_that_fit(cluster: Cluster, *, gpu: bool, avoid: Collection[str] = ()) -> int:
+    """Workers that the free resources of the nodes hold, nodes to `avoid` (Ray's ids) left out."""
+    needed = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if gpu else {})
+    closed = {*avoid, *draining()}
+    return sum(
+        int(min(free.get(name, 0.0) // amount for name, amount in needed.items()))
+        for node, free in ray._private.state.available_resources_per_node().items()
+        if node not in closed
+    )
+
+
+def draining() -> dict[str, float | None]:
+    """Nodes that are about to be taken away, and when (s since 1970), if that is known."""
+    found: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return {node: milliseconds / 1000 or None for node, milliseconds in found.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A process as it is found on its node: what the system says of it, and its Python stack."""
+
+    status: str
+    """Such as running, sleeping or stopped; gone; or not reached, when its node does not answer."""
+    stack: str
+    """Empty where it could not be read."""
+
+
+def look_at(node: str, pid: int) -> Looked:
+    """Look at a process on a node, from outside: it need not be able to answer."""
+    found = _on(node, _look, pid)
+    return found if found is not None else Looked(status="not reached", stack="")
+
+
+def kill(node: str, pid: int) -> bool:
+    """Kill a process of ours on a node; whether its node could be reached."""
+    return _on(node, _kill, pid) is not None
+
+
+def kill_here(pids: Collection[int]) -> None:
+    """Kill workers of Ray on this machine, without asking Ray."""
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if process.cmdline()[0].startswith("ray::"):  # the number may have a new owner
+                process.kill()
+
+
+def _on(node: str, function: Any, pid: int) -> Any:
+    """The result of a remote function on a node; None when it does not come in time."""
+    here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    try:
+        return ray.get(function.options(scheduling_strategy=here).remote(pid), timeout=_LOOK_S)
+    except ray.exceptions.RayError:
+        return None
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _look(pid: int) -> Looked:
+    try:
+        status = str(psutil.Process(pid).status())
+    except psutil.NoSuchProcess:
+        return Looked(status="gone", stack="")
+    try:
+        # A stopped process cannot be paused to be read, and need not be.
+        stack = run(["py-spy", "dump", "--nonblocking", "--pid", str(pid)], timeout_s=_LOOK_S / 2)
+    except CommandError as error:
+        return Looked(status=status, stack=str(error))
+    return Looked(status=status, stack=stack.stdout)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _kill(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).kill()
+    return True

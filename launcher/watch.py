@@ -1,0 +1,93 @@
+"""Watching over the ranks of an attempt: naming one that is late, and ending a hang."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import nodes
+from launcher.faults import Whereabouts
+from launcher.hangs import Beat, Late, find_late
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """What is known of an attempt's pace, and of who holds it up."""
+
+    num_ranks: int
+    hang_s: float | None
+    logs: Path
+    on_event: Callable[[str, Mapping[str, Any]], None]
+    hang: str | None = None
+    """What hung, once its processes were killed for it."""
+    hung_node: str | None = None
+    _steps: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    _named: bool = False
+
+    @property
+    def step_s(self) -> float | None:
+        """Usual time of a step."""
+        return statistics.median(self._steps) if self._steps else None
+
+    def step_took(self, seconds: float) -> None:
+        self._steps.append(seconds)
+        self._named = False
+
+    def look(self, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]) -> None:
+        """Name who is late, once; kill its process when it is late for too long."""
+        if self.hang is not None:
+            return
+        late, act = find_late(
+            beats, num_ranks=self.num_ranks, step_s=self.step_s, hang_s=self.hang_s
+        )
+        if late is None:
+            return
+        if not self._named:
+            self._named = True
+            self._tell(late, ranks, beats)
+        if act:
+            self._end(late, ranks, beats)
+
+    def _tell(
+        self, late: Late, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]
+    ) -> None:
+        for rank in late.ranks:
+            where, beat = ranks[rank], beats[rank]
+            looked = nodes.look_at(where.node, where.pid)
+            file = self.logs / f"late_rank_{rank:03d}.txt"
+            head = f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {_text(rank, where, beat)} ---\n"
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{head}{looked.status}\n{looked.stack}\n")
+            self.on_event(
+                "late",
+                {
+                    "rank": rank,
+                    "host": where.host,
+                    "node": where.node,
+                    "pid": where.pid,
+                    "phase": beat.phase,
+                    "step": beat.step,
+                    "late_s": round(late.late_s, 1),
+                    "limit_s": round(late.limit_s, 1),
+                    "status": looked.status,
+                    "alone": len(late.ranks) < self.num_ranks,
+                    "stack": str(file),
+                },
+            )
+
+    def _end(self, late: Late, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]) -> None:
+        first = late.ranks[0]
+        self.hang = f"{_text(first, ranks[first], beats[first])}, was late by {late.late_s:.0f} s"
+        if len(late.ranks) < self.num_ranks:
+            self.hung_node = ranks[first].node
+        for rank in late.ranks:
+            nodes.kill(ranks[rank].node, ranks[rank].pid)
+
+
+def _text(rank: int, where: Whereabouts, beat: Beat) -> str:
+    return f"rank {rank} on {where.host} (process {where.pid}), step {beat.step}, {beat.phase}"
