@@ -121,7 +121,9 @@ def test_a_full_disk_leaves_no_checkpoint(
     base = load_base(folders / "llama", "causal_lm", torch.float32, "sdpa")
     model = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0)
     tensors = {name: p.detach() for name, p in trainable(model).items()}
-    state = checkpoint.TrainerState(step=3, master=tensors, exp_avg=tensors, exp_avg_sq=tensors)
+    state = checkpoint.TrainerState(
+        step=3, master=tensors, optimizer_name="adamw", optimizer={"exp_avg": tensors}
+    )
     reference = base_ref(str(folders / "llama"), None, folders / "llama")
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(StorageError, match="step_000003: cannot be written: I/O error: No space"):

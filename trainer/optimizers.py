@@ -1,0 +1,189 @@
+"""The optimizers to choose from: how each is built, and what a checkpoint holds of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from recipes.errors import AdapterError
+from recipes.train import Train
+from trainer.eight_bit import EightBitState, eight_bit_adamw
+
+Values = dict[str, torch.Tensor]
+"""Kind of state to what one tensor has of it."""
+
+Group = dict[str, Any]
+"""A parameter group of torch: its parameters, and values that hold for them alone."""
+
+RATE_FACTOR = "rate_factor"
+"""Key of a group: what the step's learning rate is multiplied by for its parameters."""
+
+
+class StateForm(Protocol):
+    """How the state that an optimizer keeps beside a tensor is written and read back.
+
+    Under ZeRO 1 to 3 the optimizer steps flat parts of the parameters, so there `read` must give,
+    and `begin` take, float32 tensors with an element for each element of what is stepped.
+    """
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What `read` may give."""
+        ...
+
+    def read(self, state: Mapping[str, Any]) -> Values:
+        """What has to be kept of the state."""
+        ...
+
+    def begin(self, stepped: torch.Tensor, values: Values, step: int, fused: bool) -> Group:
+        """The state of a tensor that was stepped `step` times, from what `read` gave."""
+        ...
+
+    def pack(self, values: Values) -> Values:
+        """A whole parameter's values as they lie on disk."""
+        ...
+
+    def unpack(self, packed: Values) -> Values:
+        """The inverse of `pack`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainState:
+    """Torch's own optimizers: tensors by name, and the number of steps."""
+
+    kinds: tuple[str, ...]
+
+    def read(self, state: Mapping[str, Any]) -> Values:
+        return {kind: state[kind] for kind in self.kinds if kind in state}
+
+    def begin(self, stepped: torch.Tensor, values: Values, step: int, fused: bool) -> Group:
+        # A fused AdamW keeps the step beside the parameter, the others on the CPU.
+        counted = torch.tensor(float(step), device=stepped.device if fused else "cpu")
+        copies = {kind: value.to(stepped.device, copy=True) for kind, value in values.items()}
+        return {"step": counted, **copies}
+
+    def pack(self, values: Values) -> Values:
+        return values
+
+    def unpack(self, packed: Values) -> Values:
+        return packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One value of `train.optimizer`."""
+
+    build: Callable[[list[Group], Train, torch.device], Optimizer]
+    state: StateForm
+
+
+def _adamw(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
+    return torch.optim.AdamW(
+        groups,
+        lr=train.learning_rate,
+        betas=(train.betas[0], train.betas[1]),
+        eps=train.eps,
+        weight_decay=train.weight_decay,
+        fused=device.type == "cuda",
+    )
+
+
+def _adamw_8bit(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
+    return eight_bit_adamw(groups, train)
+
+
+def _adafactor(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
+    # Adafactor scales a step by the size of the parameter, or by eps2 where that is larger
+    # (arXiv:1804.04235, section 8). With the usual 1e-3, B matrices, which begin at zero, hardly
+    # move; with 1 a step is as large as the learning rate says, as under the other optimizers.
+    return torch.optim.Adafactor(
+        groups, lr=train.learning_rate, eps=(None, 1.0), weight_decay=train.weight_decay
+    )
+
+
+def _muon(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
+    matrices = _split(groups, lambda parameter: parameter.ndim == 2)
+    others = _split(groups, lambda parameter: parameter.ndim != 2)
+    parts: list[Optimizer] = []
+    if matrices:
+        # Steps of the size of AdamW's, so that its learning rates hold (arXiv:2502.16982).
+        muon = torch.optim.Muon(
+            matrices,
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        parts.append(muon)
+    if others:
+        parts.append(_adamw(others, train, device))
+    return Joined(parts)
+
+
+def _split(groups: list[Group], belongs: Callable[[nn.Parameter], bool]) -> list[Group]:
+    chosen = [{**group, "params": [p for p in group["params"] if belongs(p)]} for group in groups]
+    return [group for group in chosen if group["params"]]
+
+
+class Joined(Optimizer):
+    """Several optimizers of different parameters as one, since DeepSpeed takes one.
+
+    They share groups and state with it, so what is changed here is changed there.
+    """
+
+    def __init__(self, parts: list[Optimizer]) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+        self.param_groups = [group for part in parts for group in part.param_groups]
+        for part in parts:
+            part.state = self.state
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
+
+
+OPTIMIZERS: dict[str, Choice] = {
+    "adamw": Choice(build=_adamw, state=PlainState(("exp_avg", "exp_avg_sq"))),
+    "adamw_8bit": Choice(build=_adamw_8bit, state=EightBitState()),
+    "adafactor": Choice(build=_adafactor, state=PlainState(("row_var", "col_var", "variance"))),
+    "muon": Choice(build=_muon, state=PlainState(("momentum_buffer", "exp_avg", "exp_avg_sq"))),
+}
+
+
+def build_optimizer(
+    parameters: Mapping[str, nn.Parameter], train: Train, device: torch.device
+) -> Optimizer:
+    """The recipe's optimizer for the trained parameters, by name.
+
+    Raises `AdapterError` when LoRA+ is asked for and there are no B matrices.
+    """
+    return OPTIMIZERS[train.optimizer].build(_groups(parameters, train), train, device)
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], train: Train) -> list[Group]:
+    if train.loraplus_ratio is None:
+        return [_group(parameters.values(), 1.0)]
+    faster = {name: p for name, p in parameters.items() if ".lora_B." in name}
+    if not faster:
+        raise AdapterError(
+            f"train.loraplus_ratio = {train.loraplus_ratio}: this adapter has no B matrices. "
+            "Leave it out"
+        )
+    rest = [p for name, p in parameters.items() if name not in faster]
+    return [_group(rest, 1.0), _group(faster.values(), train.loraplus_ratio)]
+
+
+def _group(parameters: Iterable[nn.Parameter], rate_factor: float) -> Group:
+    return {"params": list(parameters), RATE_FACTOR: rate_factor}
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Before a step: the learning rate of each group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group[RATE_FACTOR]
