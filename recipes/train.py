@@ -24,10 +24,10 @@ class Train:
     """Sequences one worker computes at a time; larger is faster and takes more memory."""
 
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "muon"] = "adamw"
-    """AdamW, also with 8-bit state; adafactor and muon need whole matrices, so zero.stage: 0."""
+    """AdamW, also with state rounded to 8 bits; adafactor and muon need zero.stage: 0."""
 
     learning_rate: float = 2e-4
-    """Highest learning rate; means the same size of step for every optimizer."""
+    """Highest learning rate, in AdamW's terms for every optimizer."""
 
     loraplus_ratio: float | None = None
     """LoRA+ (arXiv:2402.12354): the rate of the B matrices is this times as high; try 16."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,17 +75,13 @@ class PlainState:
         return packed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One value of `train.optimizer`."""
-
-    build: Callable[[list[Group], Train, torch.device], Optimizer]
-    state: StateForm
+Parameters = Mapping[str, nn.Parameter]
+"""What is trained, by name."""
 
 
-def _adamw(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
+def _adamw(parameters: Parameters, train: Train, device: torch.device) -> Optimizer:
     return torch.optim.AdamW(
-        groups,
+        _groups(parameters, train),
         lr=train.learning_rate,
         betas=(train.betas[0], train.betas[1]),
         eps=train.eps,
@@ -94,40 +90,43 @@ def _adamw(groups: list[Group], train: Train, device: torch.device) -> Optimizer
     )
 
 
-def _adamw_8bit(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
-    return eight_bit_adamw(groups, train)
+def _adamw_8bit(parameters: Parameters, train: Train, device: torch.device) -> Optimizer:
+    return eight_bit_adamw(_groups(parameters, train), train)
 
 
-def _adafactor(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
+def _adafactor(parameters: Parameters, train: Train, device: torch.device) -> Optimizer:
     # Adafactor scales a step by the size of the parameter, or by eps2 where that is larger
     # (arXiv:1804.04235, section 8). With the usual 1e-3, B matrices, which begin at zero, hardly
     # move; with 1 a step is as large as the learning rate says, as under the other optimizers.
     return torch.optim.Adafactor(
-        groups, lr=train.learning_rate, eps=(None, 1.0), weight_decay=train.weight_decay
+        _groups(parameters, train),
+        lr=train.learning_rate,
+        eps=(None, 1.0),
+        weight_decay=train.weight_decay,
     )
 
 
-def _muon(groups: list[Group], train: Train, device: torch.device) -> Optimizer:
-    matrices = _split(groups, lambda parameter: parameter.ndim == 2)
-    others = _split(groups, lambda parameter: parameter.ndim != 2)
+def _muon(parameters: Parameters, train: Train, device: torch.device) -> Optimizer:
+    matrices = {
+        name: parameter
+        for name, parameter in parameters.items()
+        # Muon is meant for matrices inside the model, not for a head.
+        if parameter.ndim == 2 and ".modules_to_save." not in name
+    }
+    others = {name: p for name, p in parameters.items() if name not in matrices}
     parts: list[Optimizer] = []
     if matrices:
-        # Steps of the size of AdamW's, so that its learning rates hold (arXiv:2502.16982).
         muon = torch.optim.Muon(
-            matrices,
+            _groups(matrices, train),
             lr=train.learning_rate,
             weight_decay=train.weight_decay,
+            # Steps of the size of AdamW's, so that its learning rates hold (arXiv:2502.16982).
             adjust_lr_fn="match_rms_adamw",
         )
         parts.append(muon)
     if others:
         parts.append(_adamw(others, train, device))
     return Joined(parts)
-
-
-def _split(groups: list[Group], belongs: Callable[[nn.Parameter], bool]) -> list[Group]:
-    chosen = [{**group, "params": [p for p in group["params"] if belongs(p)]} for group in groups]
-    return [group for group in chosen if group["params"]]
 
 
 class Joined(Optimizer):
@@ -148,6 +147,14 @@ class Joined(Optimizer):
             part.step()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One value of `train.optimizer`."""
+
+    build: Callable[[Parameters, Train, torch.device], Optimizer]
+    state: StateForm
+
+
 OPTIMIZERS: dict[str, Choice] = {
     "adamw": Choice(build=_adamw, state=PlainState(("exp_avg", "exp_avg_sq"))),
     "adamw_8bit": Choice(build=_adamw_8bit, state=EightBitState()),
@@ -156,31 +163,33 @@ OPTIMIZERS: dict[str, Choice] = {
 }
 
 
-def build_optimizer(
-    parameters: Mapping[str, nn.Parameter], train: Train, device: torch.device
-) -> Optimizer:
-    """The recipe's optimizer for the trained parameters, by name.
+def build_optimizer(parameters: Parameters, train: Train, device: torch.device) -> Optimizer:
+    """The recipe's optimizer for what is trained.
 
     Raises `AdapterError` when LoRA+ is asked for and there are no B matrices.
     """
-    return OPTIMIZERS[train.optimizer].build(_groups(parameters, train), train, device)
-
-
-def _groups(parameters: Mapping[str, nn.Parameter], train: Train) -> list[Group]:
-    if train.loraplus_ratio is None:
-        return [_group(parameters.values(), 1.0)]
-    faster = {name: p for name, p in parameters.items() if ".lora_B." in name}
-    if not faster:
+    if train.loraplus_ratio is not None and not any(map(_is_b, parameters)):
         raise AdapterError(
             f"train.loraplus_ratio = {train.loraplus_ratio}: this adapter has no B matrices. "
-            "Leave it out"
+            "Leave train.loraplus_ratio out"
         )
-    rest = [p for name, p in parameters.items() if name not in faster]
-    return [_group(rest, 1.0), _group(faster.values(), train.loraplus_ratio)]
+    return OPTIMIZERS[train.optimizer].build(parameters, train, device)
 
 
-def _group(parameters: Iterable[nn.Parameter], rate_factor: float) -> Group:
-    return {"params": list(parameters), RATE_FACTOR: rate_factor}
+def _groups(parameters: Parameters, train: Train) -> list[Group]:
+    """One group, or with LoRA+ one for the B matrices and one for what else there is."""
+    ratio = train.loraplus_ratio
+    faster = [p for name, p in parameters.items() if ratio is not None and _is_b(name)]
+    rest = [p for name, p in parameters.items() if ratio is None or not _is_b(name)]
+    groups: list[Group] = [
+        {"params": rest, RATE_FACTOR: 1.0},
+        {"params": faster, RATE_FACTOR: ratio},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _is_b(name: str) -> bool:
+    return ".lora_B." in name
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
