@@ -179,14 +179,14 @@ def test_muon_leaves_heads_and_vectors_to_adamw():
 
 
 def _stepped(*sizes: int) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
-    """Parameters with a short history in 8 bits; elements 300 to 600 of the first had none."""
+    """Parameters with a short history in 8 bits, two blocks of the first without gradients."""
     torch.manual_seed(3)
     parameters = [nn.Parameter(torch.randn(size)) for size in sizes]
     optimizer = eight_bit_adamw([{"params": parameters}], Train())
     for _ in range(3):
         for parameter in parameters:
             parameter.grad = torch.randn(parameter.shape) * torch.logspace(-3, 3, parameter.numel())
-        parameters[0].grad[300:600] = 0.0
+        parameters[0].grad[256:768] = 0.0
         optimizer.step()
     return parameters, optimizer
 
@@ -222,5 +222,5 @@ def test_8_bit_state_may_be_cut_otherwise():
         )
         # The coarsest steps of the table are about 1/64 of the block's largest value.
         assert ((new - old).abs() <= again[f"{moment}_largest"] / 64).all()
-        assert (new[:5] == 0).all() and (new[-9:] == 0).all()
-        assert (new[305:605] == 0).all()
+        assert (old == 0).sum() >= 5 + 512 + 9
+        assert (new[old == 0] == 0).all()
