@@ -17,6 +17,9 @@ from trainer.eight_bit import EightBitState, eight_bit_adamw
 Values = dict[str, torch.Tensor]
 """Kind of state to what one tensor has of it."""
 
+State = dict[str, Any]
+"""What an optimizer keeps beside one tensor."""
+
 Group = dict[str, Any]
 """A parameter group of torch: its parameters, and values that hold for them alone."""
 
@@ -40,7 +43,7 @@ class StateForm(Protocol):
         """What has to be kept of the state."""
         ...
 
-    def begin(self, stepped: torch.Tensor, values: Values, step: int, fused: bool) -> Group:
+    def begin(self, stepped: torch.Tensor, values: Values, step: int, fused: bool) -> State:
         """The state of a tensor that was stepped `step` times, from what `read` gave."""
         ...
 
@@ -62,7 +65,7 @@ class PlainState:
     def read(self, state: Mapping[str, Any]) -> Values:
         return {kind: state[kind] for kind in self.kinds if kind in state}
 
-    def begin(self, stepped: torch.Tensor, values: Values, step: int, fused: bool) -> Group:
+    def begin(self, stepped: torch.Tensor, values: Values, step: int, fused: bool) -> State:
         # A fused AdamW keeps the step beside the parameter, the others on the CPU.
         counted = torch.tensor(float(step), device=stepped.device if fused else "cpu")
         copies = {kind: value.to(stepped.device, copy=True) for kind, value in values.items()}
@@ -130,7 +133,7 @@ def _muon(parameters: Parameters, train: Train, device: torch.device) -> Optimiz
 
 
 class Joined(Optimizer):
-    """Several optimizers of different parameters as one, since DeepSpeed takes one.
+    """Several optimizers of different parameters as one, since DeepSpeed takes one, of this class.
 
     They share groups and state with it, so what is changed here is changed there.
     """

@@ -46,7 +46,7 @@ def _resume_and_ask(folders: Path, whole: dict[Case, dict]) -> dict:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_the_same_workers_go_on_bit_by_bit(whole: dict, again: dict, case: Case):
     found = again[case, case]
     assert found["losses"] == whole[case]["losses"][3:]
