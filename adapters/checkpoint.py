@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from adapters.base_ref import BaseRef
@@ -37,12 +37,16 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerState:
-    """Full float32 tensors on the CPU, by the name of the trainable parameter in the PEFT model."""
+    """Full tensors on the CPU, by the name of the trainable parameter in the PEFT model."""
 
     step: int
     master: Tensors
-    exp_avg: Tensors
-    exp_avg_sq: Tensors
+    """The values, float32."""
+    optimizer_name: str
+    """`train.optimizer` of the recipe."""
+    optimizer: dict[str, Tensors]
+    """Kind of state, such as exp_avg, to what each parameter has of it; the optimizer decides on
+    kinds, shapes and dtypes. A kind may be there for some parameters only."""
 
 
 def save(
@@ -71,7 +75,7 @@ def save(
         (folder / _STATE).parent.mkdir()
         adapter = _write_adapter(adapter_folder(folder), model, state.master, origin.base)
         tensors = _flat(state)
-        _save_tensors(tensors, folder / _STATE)
+        _save_tensors(tensors, folder / _STATE, optimizer=state.optimizer_name)
         write_manifest(folder, origin, position)
         verify(folder)
         _check_tensors(adapter_folder(folder) / _ADAPTER, adapter)
@@ -123,8 +127,8 @@ def _check_tensors(file: Path, expected: Tensors) -> None:
 def _flat(state: TrainerState) -> Tensors:
     return {
         f"{kind}/{name}": tensor.contiguous()
-        for kind in ("master", "exp_avg", "exp_avg_sq")
-        for name, tensor in getattr(state, kind).items()
+        for kind, of_kind in {"master": state.master, **state.optimizer}.items()
+        for name, tensor in of_kind.items()
     }
 
 
@@ -144,9 +148,9 @@ def _write_adapter(folder: Path, model: PeftModel, master: Tensors, base: BaseRe
     return contiguous
 
 
-def _save_tensors(tensors: Tensors, file: Path) -> None:
+def _save_tensors(tensors: Tensors, file: Path, **metadata: str) -> None:
     try:
-        save_file(tensors, file, metadata={"format": "pt"})
+        save_file(tensors, file, metadata={"format": "pt", **metadata})
     except SafetensorError as error:  # which hides the OSError that it was
         raise OSError(str(error)) from error
 
@@ -163,19 +167,16 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 def load_state(folder: Path) -> TrainerState:
     """The trainer state of a checkpoint."""
     manifest = verify(folder)
-    tensors = load_file(folder / _STATE)
+    kinds: dict[str, Tensors] = {"master": {}}
+    with safe_open(folder / _STATE, "pt") as file:
+        # Checkpoints of before there was a choice do not name it.
+        optimizer_name = (file.metadata() or {}).get("optimizer", "adamw")
+        for key in file.keys():  # noqa: SIM118, it is no dictionary
+            kind, _, name = key.partition("/")
+            kinds.setdefault(kind, {})[name] = file.get_tensor(key)
     return TrainerState(
         step=int(manifest["step"]),
-        master=_of_kind(tensors, "master"),
-        exp_avg=_of_kind(tensors, "exp_avg"),
-        exp_avg_sq=_of_kind(tensors, "exp_avg_sq"),
+        master=kinds.pop("master"),
+        optimizer_name=optimizer_name,
+        optimizer=kinds,
     )
-
-
-def _of_kind(tensors: Mapping[str, torch.Tensor], kind: str) -> Tensors:
-    prefix = f"{kind}/"
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }

@@ -1,7 +1,7 @@
 """Checkpoints as folders: finding the newest whole one, verifying, pruning. Imports no torch.
 
 step_000100/adapter/        PEFT's own format; opens with PeftModel.from_pretrained alone
-step_000100/trainer_state/  state.safetensors: master/…, exp_avg/…, exp_avg_sq/… (float32)
+step_000100/trainer_state/  state.safetensors: master/… (float32), and the optimizer's, as exp_avg/…
 step_000100/manifest.json   written last: sha256 of every file, what it belongs to, position, scores
 """
 

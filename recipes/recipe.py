@@ -107,6 +107,25 @@ class Recipe:
                 message="no checkpoint is measured",
                 hint="Set evaluate.every_steps",
             )
+        yield from self._optimizer_problems()
+
+    def _optimizer_problems(self) -> Iterator[Problem]:
+        if self.train.optimizer in ("adafactor", "muon") and self.zero.stage != 0:
+            yield Problem(
+                path="train.optimizer",
+                value=self.train.optimizer,
+                message=f"needs whole matrices, and zero.stage = {self.zero.stage} hands each "
+                "worker a flat part of them",
+                hint="Set zero.stage: 0, or train.optimizer: adamw",
+            )
+        if self.train.optimizer == "adamw_8bit" and self.zero.offload_optimizer:
+            yield Problem(
+                path="zero.offload_optimizer",
+                value=True,
+                message="train.optimizer = adamw_8bit would unpack its state in host memory to "
+                "step there, and save nothing",
+                hint="Set train.optimizer: adamw, or zero.offload_optimizer: false",
+            )
 
     def _classification_problems(self) -> Iterator[Problem]:
         if self.data.format in ("messages", "text"):

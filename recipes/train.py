@@ -23,8 +23,14 @@ class Train:
     micro_batch_size: int = 1
     """Sequences one worker computes at a time; larger is faster and takes more memory."""
 
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "muon"] = "adamw"
+    """AdamW, also with state rounded to 8 bits; adafactor and muon need zero.stage: 0."""
+
     learning_rate: float = 2e-4
-    """Highest learning rate of AdamW."""
+    """Highest learning rate, in AdamW's terms for every optimizer."""
+
+    loraplus_ratio: float | None = None
+    """LoRA+ (arXiv:2402.12354): the rate of the B matrices is this times as high; try 16."""
 
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Learning rate after the warm-up: kept, or lowered to zero at the last step."""
@@ -33,10 +39,10 @@ class Train:
     """Steps over which the learning rate rises from zero."""
 
     weight_decay: float = 0.0
-    """Decoupled weight decay of AdamW (arXiv:1711.05101)."""
+    """Decoupled weight decay (arXiv:1711.05101)."""
 
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    """Decay rates of AdamW's two moments."""
+    """Decay rates of AdamW's two moments; muon uses them for what is no matrix of the adapter."""
 
     eps: float = 1e-8
     """Added to AdamW's denominator."""
@@ -68,6 +74,15 @@ class Train:
         yield from self._optimizer_problems()
 
     def _optimizer_problems(self) -> Iterator[Problem]:
+        if self.loraplus_ratio is not None and self.loraplus_ratio <= 0:
+            yield Problem(
+                path="train.loraplus_ratio",
+                value=self.loraplus_ratio,
+                message="is too small",
+                allowed="> 0, or null",
+            )
+        if self.optimizer == "adafactor":
+            yield from self._unused_problems("betas", "eps")
         for name in ("learning_rate", "eps"):
             value = getattr(self, name)
             if value <= 0:
@@ -93,6 +108,18 @@ class Train:
                 value=self.warmup_steps,
                 message=f"is more than train.steps = {self.steps}",
             )
+
+    def _unused_problems(self, *names: str) -> Iterator[Problem]:
+        """A value that was changed and would have no effect."""
+        for name in names:
+            value = getattr(self, name)
+            if value != getattr(Train(), name):
+                yield Problem(
+                    path=f"train.{name}",
+                    value=value,
+                    message=f"train.optimizer = {self.optimizer} has none",
+                    hint=f"Leave train.{name} out",
+                )
 
 
 def divisors(number: int) -> list[int]:

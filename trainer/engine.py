@@ -22,6 +22,7 @@ from recipes.errors import CheckpointError
 from recipes.recipe import Recipe
 from trainer.device import choose_dtype
 from trainer.kernels import Kernels, choose_kernels, put_into
+from trainer.optimizers import build_optimizer, set_learning_rate
 from trainer.order import Order
 from trainer.zero_config import zero_config
 
@@ -32,7 +33,8 @@ class Engine:
 
     deepspeed: Any
     model: PeftModel
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
+    optimizer_name: str
     stage: int
     device: torch.device
     bfloat16: bool
@@ -59,8 +61,7 @@ class Engine:
     def backward_and_step(self, loss: torch.Tensor, learning_rate: float) -> float:
         """Add the last micro-batch's gradient and step; the L2 norm of the gradient, unclipped."""
         self.deepspeed.backward(loss)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         norm = self._norm() if self.stage == 0 else None
         self.deepspeed.step()
         return float(norm if norm is not None else self.deepspeed.get_global_grad_norm())
@@ -88,8 +89,11 @@ def build_engine(
 
     `load` is given a dtype and the name of an attention kernel, and returns the frozen base; it is
     called once everything that shards it is set up. With a `state` the adapter begins with its
-    values; the optimizer's own state is restored apart, by `trainer.state.restore`.
+    values; the optimizer's own state is restored apart, by `trainer.state.restore`. Raises
+    `CheckpointError` when the state is of another adapter or optimizer.
     """
+    if state is not None:
+        _check_optimizer(recipe, state)
     _adopt_process_group()
     dtype = choose_dtype(recipe.base, device)
     world_size = dist.get_world_size()
@@ -113,7 +117,7 @@ def build_engine(
         model.to(device)
     first_values = fingerprint({name: p.detach().cpu() for name, p in trainable(model).items()})
     shapes = {name: p.shape for name, p in trainable(model).items()}
-    optimizer = _adamw(model, recipe, device)
+    optimizer = build_optimizer(trainable(model), recipe.train, device)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=config, dist_init_required=False
     )
@@ -121,6 +125,7 @@ def build_engine(
         deepspeed=engine,
         model=model,
         optimizer=optimizer,
+        optimizer_name=recipe.train.optimizer,
         stage=recipe.zero.stage,
         device=device,
         bfloat16=dtype == torch.bfloat16,
@@ -149,16 +154,13 @@ def _leave_casting_to_autocast(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
-def _adamw(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    train = recipe.train
-    return torch.optim.AdamW(
-        trainable(model).values(),
-        lr=train.learning_rate,
-        betas=(train.betas[0], train.betas[1]),
-        eps=train.eps,
-        weight_decay=train.weight_decay,
-        fused=device.type == "cuda",
-    )
+def _check_optimizer(recipe: Recipe, state: TrainerState) -> None:
+    if recipe.train.optimizer != state.optimizer_name:
+        raise CheckpointError(
+            f"checkpoint of step {state.step}: holds the state of {state.optimizer_name}, and the "
+            f"recipe says train.optimizer = {recipe.train.optimizer}. Set it to "
+            f"{state.optimizer_name}, or start a new run"
+        )
 
 
 def _begin_with(model: nn.Module, state: TrainerState) -> None:

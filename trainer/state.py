@@ -6,106 +6,151 @@ here; tests/trainer/test_state.py notices when they change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from torch import nn
 
 from adapters.checkpoint import Tensors, TrainerState
 from trainer.engine import Engine, trainable
+from trainer.optimizers import OPTIMIZERS, Values
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
-
+@torch.no_grad()
 def gather(engine: Engine, step: int) -> TrainerState:
-    """The whole state after `step` ≥ 1 steps, float32 on the CPU, on all ranks. Collective."""
+    """The whole state after `step` ≥ 1 steps, on the CPU, on all ranks. Collective."""
+    form = OPTIMIZERS[engine.optimizer_name].state
     master: Tensors = {}
-    moments: dict[str, Tensors] = {moment: {} for moment in _MOMENTS}
-    for name, parameter in trainable(engine.model).items():
-        master[name] = _to_cpu(_master(engine, parameter))
-        for moment in _MOMENTS:
-            moments[moment][name] = _to_cpu(_moment(engine, parameter, moment))
+    kinds: dict[str, Tensors] = {}
+    for name, whole, values in _as_it_is(engine) if engine.stage == 0 else _put_together(engine):
+        master[name] = _to_cpu(whole).float()
+        for kind, tensor in form.pack(values).items():
+            kinds.setdefault(kind, {})[name] = _to_cpu(tensor)
     return TrainerState(
-        step=step, master=master, exp_avg=moments["exp_avg"], exp_avg_sq=moments["exp_avg_sq"]
+        step=step, master=master, optimizer_name=engine.optimizer_name, optimizer=kinds
     )
 
 
 def _to_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().float().cpu().clone()
+    return tensor.detach().cpu().clone()
 
 
-def _master(engine: Engine, parameter: nn.Parameter) -> torch.Tensor:
-    if engine.stage == 0:
-        return parameter
-    return safe_get_full_fp32_param(parameter)  # type: ignore[no-any-return]
+def _as_it_is(engine: Engine) -> Iterator[tuple[str, torch.Tensor, Values]]:
+    """Stage 0: each parameter by name, with its values and its state."""
+    form = OPTIMIZERS[engine.optimizer_name].state
+    for name, parameter in trainable(engine.model).items():
+        yield name, parameter, form.read(engine.optimizer.state[parameter])
 
 
-def _moment(engine: Engine, parameter: nn.Parameter, moment: str) -> torch.Tensor:
-    if engine.stage == 0:
-        return engine.optimizer.state[parameter][moment]  # type: ignore[no-any-return]
-    return safe_get_full_optimizer_state(parameter, moment)  # type: ignore[no-any-return]
+def _put_together(engine: Engine) -> Iterator[tuple[str, torch.Tensor, Values]]:
+    """Stages 1 to 3: the same, from the parts of all ranks."""
+    form = OPTIMIZERS[engine.optimizer_name].state
+    masters = _masters(engine)
+    states = [form.read(engine.optimizer.state[master]) for master in masters]
+    for name, parameter in trainable(engine.model).items():
+        part = _own_part(engine, parameter)
+        values = {
+            kind: _add_up(engine, part, [state[kind] for state in states]) for kind in form.kinds
+        }
+        yield name, _add_up(engine, part, masters), values
 
 
+def _add_up(engine: Engine, part: _Part, masters: list[torch.Tensor]) -> torch.Tensor:
+    """A whole parameter, float32; adding nothing but zeros to each element changes none."""
+    whole = torch.zeros(part.shape.numel(), device=engine.device)
+    whole[part.of_parameter] = masters[part.master][part.of_master].to(engine.device)
+    dist.all_reduce(whole)
+    return whole.reshape(part.shape)
+
+
+@torch.no_grad()
 def restore(engine: Engine, state: TrainerState) -> None:
     """Give the optimizer the state it had. Collective.
 
     The adapter's values must have been given before the engine was built: DeepSpeed does not carry
     a changed master back into the parameters before the next step.
     """
-    _begin_optimizer_state(engine, state.step)
-    for name, parameter in trainable(engine.model).items():
-        values = {moment: getattr(state, moment)[name] for moment in _MOMENTS}
-        if engine.stage == 0:
-            for moment, value in values.items():
-                engine.optimizer.state[parameter][moment].copy_(value)
-        elif engine.stage == 3:
-            safe_set_local_fp32_param(parameter, _own_part(parameter, state.master[name]))
-            for moment, value in values.items():
-                safe_set_local_optimizer_state(parameter, _own_part(parameter, value), moment)
-        else:
-            safe_set_full_fp32_param(parameter, state.master[name].to(engine.device))
-            for moment, value in values.items():
-                safe_set_full_optimizer_state(parameter, value.to(engine.device), moment)
+    form = OPTIMIZERS[engine.optimizer_name].state
+    fused = any(group.get("fused") for group in engine.optimizer.param_groups)
+    whole = {name: form.unpack(_of_parameter(state, name)) for name in state.master}
+    if engine.stage == 0:
+        for name, parameter in trainable(engine.model).items():
+            engine.optimizer.state[parameter] = form.begin(
+                parameter, whole[name], state.step, fused
+            )
+    else:
+        masters = _masters(engine)
+        states = [{kind: torch.zeros_like(m) for kind in form.kinds} for m in masters]
+        for name, parameter in trainable(engine.model).items():
+            part = _own_part(engine, parameter)
+            _put(masters[part.master], part, state.master[name])
+            for kind, values in whole[name].items():
+                _put(states[part.master][kind], part, values)
+        for master, begun in zip(masters, states, strict=True):
+            engine.optimizer.state[master] = form.begin(master, begun, state.step, fused)
     engine.deepspeed.global_steps = state.step
 
 
-def _begin_optimizer_state(engine: Engine, step: int) -> None:
-    """AdamW makes its state at the first step; make it now, as it will be looked for."""
-    # A fused AdamW keeps the step beside the parameter, the others on the CPU.
-    fused = engine.optimizer.defaults["fused"]
-    for master in _masters(engine):
-        engine.optimizer.state[master] = {
-            "step": torch.tensor(float(step), device=master.device if fused else "cpu"),
-            "exp_avg": torch.zeros_like(master),
-            "exp_avg_sq": torch.zeros_like(master),
-        }
-    link = getattr(engine.deepspeed.optimizer, "_lazy_init_hp_params_optimizer_state", None)
-    if link is not None:  # stages 1 and 2 find the state of a parameter through this
-        link()
+def _of_parameter(state: TrainerState, name: str) -> Values:
+    return {kind: tensors[name] for kind, tensors in state.optimizer.items() if name in tensors}
+
+
+def _put(master: torch.Tensor, part: _Part, values: torch.Tensor) -> None:
+    master[part.of_master] = values.flatten()[part.of_parameter].to(master.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What this rank steps of a parameter, which may be nothing."""
+
+    shape: torch.Size
+    """Of the whole parameter."""
+    master: int
+    """Which of the masters holds it."""
+    of_master: slice
+    of_parameter: slice
+    """Elements of the flat parameter."""
 
 
 def _masters(engine: Engine) -> list[torch.Tensor]:
-    """The tensors that AdamW itself steps: parameters, or this rank's flat parts of them."""
-    if engine.stage == 0:
-        return list(trainable(engine.model).values())
+    """This rank's flat tensors, which the optimizer steps in place of parameters (stages 1 to 3).
+
+    float32, in host memory with `zero.offload_optimizer`.
+    """
     if engine.stage == 3:
         return list(engine.deepspeed.optimizer.fp32_partitioned_groups_flat)
     return list(engine.deepspeed.optimizer.single_partition_of_fp32_groups)
 
 
-def _own_part(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor that stage 3 shards: flat, padded to equal parts.
+def _own_part(engine: Engine, parameter: nn.Parameter) -> _Part:
+    return _part_of_stage_3(engine, parameter) if engine.stage == 3 else _part_of_run(parameter)
 
-    DeepSpeed's own setter of whole tensors fails when the workers do not divide the tensor's size.
-    """
-    part = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
-    padded = F.pad(value.flatten(), (0, part * dist.get_world_size() - value.numel()))
-    return padded.narrow(0, part * dist.get_rank(), part).to(parameter.ds_tensor.device)  # type: ignore[attr-defined]
+
+def _part_of_stage_3(engine: Engine, parameter: nn.Parameter) -> _Part:
+    """Stage 3 cuts each parameter into equal parts, the last ones padded."""
+    sharded = engine.deepspeed.optimizer
+    master, start, room = sharded.grad_position[sharded.get_param_id(parameter)]
+    shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]
+    first = min(room * dist.get_rank(), shape.numel())
+    size = min(room, shape.numel() - first)
+    return _part(shape, master, start, first, size)
+
+
+def _part_of_run(parameter: nn.Parameter) -> _Part:
+    """Stages 1 and 2 put the parameters of a group one after another, and cut the row."""
+    link = parameter._hp_mapping  # type: ignore[attr-defined]
+    if link is None:  # all of it lies with other ranks
+        return _part(parameter.shape, 0, 0, 0, 0)
+    there, here = link.hp_fragment_address, link.lp_fragment_address
+    return _part(parameter.shape, link.param_group_index, there.start, here.start, here.numel)
+
+
+def _part(shape: torch.Size, master: int, start: int, first: int, size: int) -> _Part:
+    return _Part(
+        shape=shape,
+        master=master,
+        of_master=slice(start, start + size),
+        of_parameter=slice(first, first + size),
+    )

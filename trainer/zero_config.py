@@ -21,7 +21,12 @@ def zero_config(
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": recipe.train.max_grad_norm,
-        "zero_optimization": _stage(recipe.zero.stage),
+        "zero_optimization": _stage(recipe),
+        # DeepSpeed knows by name which optimizers may step flat parts; 8-bit AdamW, which treats
+        # each element by itself but for its rounding, is not among them.
+        "zero_allow_untested_optimizer": recipe.train.optimizer == "adamw_8bit",
+        # Torch's AdamW steps offloaded state as well; DeepSpeed's own needs a compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": bfloat16 and recipe.zero.stage == 3},
         "communication_data_type": "fp32",
         "steps_per_print": 2**31,
@@ -29,6 +34,10 @@ def zero_config(
     }
 
 
-def _stage(stage: int) -> dict[str, Any]:
+def _stage(recipe: Recipe) -> dict[str, Any]:
     # overlap_comm hides the traffic of gradients; an adapter's are too few to be worth its buffers.
-    return {"stage": stage, "overlap_comm": False}
+    stage: dict[str, Any] = {"stage": recipe.zero.stage, "overlap_comm": False}
+    if recipe.zero.offload_optimizer:
+        # Pinned memory fails where a batch system limits it, and megabytes travel fast without.
+        stage["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
+    return stage

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoModelForCausalLM
 
 from recipes.recipe import Recipe
@@ -32,19 +33,16 @@ def plain_losses(recipe: Recipe, base: Path, prepared: Path, steps: int) -> list
         lora_alpha=recipe.adapter.alpha,
         target_modules=sorted(recipe.adapter.targets),
         layers_to_transform=list(range(layers - last, layers)) if last else None,
+        use_dora=recipe.adapter.dora,
     )
     torch.manual_seed(recipe.seed)
     model = get_peft_model(model, config)
     model.train()
     train = recipe.train
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=train.learning_rate,
-        betas=tuple(train.betas),
-        eps=train.eps,
-        weight_decay=train.weight_decay,
-    )
+    parameters = _trained(model)
+    optimizers = _OPTIMIZERS[train.optimizer](model, train)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    factors = [group["lr"] / train.learning_rate for group in groups]
     losses = []
     for step in range(steps):
         rows = [split[index] for index in order.rows(step)]
@@ -60,12 +58,72 @@ def plain_losses(recipe: Recipe, base: Path, prepared: Path, steps: int) -> list
             (loss / number).backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(train, step, steps)
-        optimizer.step()
-        optimizer.zero_grad()
+        for group, factor in zip(groups, factors, strict=True):
+            group["lr"] = factor * _rate(train, step, steps)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(total / number)
     return losses
+
+
+def _adamw(model: PeftModel, train: Train) -> list[torch.optim.Optimizer]:
+    options = {
+        "lr": train.learning_rate,
+        "betas": tuple(train.betas),
+        "eps": train.eps,
+    }
+    if train.loraplus_ratio is None:
+        return [
+            torch.optim.AdamW(_trained(model), weight_decay=train.weight_decay, **options),
+        ]
+    return [
+        create_loraplus_optimizer(
+            model,
+            torch.optim.AdamW,
+            loraplus_lr_ratio=train.loraplus_ratio,
+            loraplus_weight_decay=train.weight_decay,
+            **options,
+        )
+    ]
+
+
+def _adafactor(model: PeftModel, train: Train) -> list[torch.optim.Optimizer]:
+    return [
+        torch.optim.Adafactor(
+            _trained(model),
+            lr=train.learning_rate,
+            eps=(None, 1.0),
+            weight_decay=train.weight_decay,
+        )
+    ]
+
+
+def _muon(model: PeftModel, train: Train) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in _trained(model) if p.ndim == 2]
+    vectors = [p for p in _trained(model) if p.ndim == 1]
+    return [
+        torch.optim.Muon(
+            matrices,
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            vectors,
+            lr=train.learning_rate,
+            betas=tuple(train.betas),
+            eps=train.eps,
+            weight_decay=train.weight_decay,
+        ),
+    ]
+
+
+def _trained(model: PeftModel) -> list[torch.nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+_OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor, "muon": _muon}
 
 
 def _rate(train: Train, step: int, steps: int) -> float:

@@ -119,8 +119,10 @@ def save(folders: Path, tmp_path: Path) -> Callable[..., Path]:
     base = load_base(folders / "llama", "causal_lm", torch.float32, "sdpa")
     model = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0)
     tensors = {name: p.detach().clone() for name, p in trainable(model).items()}
-    copies = [{name: tensor.clone() for name, tensor in tensors.items()} for _ in range(2)]
-    whole = checkpoint.TrainerState(step=3, master=tensors, exp_avg=copies[0], exp_avg_sq=copies[1])
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    whole = checkpoint.TrainerState(
+        step=3, master=tensors, optimizer_name="adamw", optimizer={"exp_avg": copies}
+    )
 
     def save(change: Callable[[checkpoint.TrainerState], None] = lambda state: None) -> Path:
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
