@@ -21,7 +21,7 @@ description: A tiny model, trained while things break.
 base: {{source: {base}, dtype: float32}}
 data: {{train: train.jsonl, held_out: held_out.jsonl, sequence_length: 64}}
 adapter: {{r: 4, alpha: 8, dropout: 0.1, targets: [q_proj, v_proj]}}
-train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rate: 1e-2}}
+train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rate: {rate}}}
 zero: {{stage: {stage}}}
 cluster: {{workers: 2, device: cpu}}
 checkpoint: {{every_steps: 20, keep: 3}}
@@ -31,8 +31,12 @@ storage: {{cache: cache, path: runs}}
 """
 
 
-def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0) -> Path:
-    """Fill an empty folder; the recipe is `tiny.yaml`."""
+def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0, rate: float = 1e-2) -> Path:
+    """Fill an empty folder; the recipe is `tiny.yaml`.
+
+    The usual learning rate is so high that the smallest difference soon shows; where rounding may
+    differ, a lower one keeps it small.
+    """
     from support import tiny
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +44,7 @@ def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0) -> Path:
     for name, numbers in (("train", range(96)), ("held_out", range(200, 208))):
         rows = [{"text": f"w{n % 90 + 5} w{n // 90}", "label": f"w{n % 2 + 1}"} for n in numbers]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = RECIPE.format(base=folder / "llama", steps=steps, stage=stage)
+    text = RECIPE.format(base=folder / "llama", steps=steps, stage=stage, rate=rate)
     (folder / "tiny.yaml").write_text(text)
     return folder
 
