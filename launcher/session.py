@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
 from launcher.terminal import Display
 from recipes import resolved
-from recipes.errors import CheckpointError, DataError, ShoalError
+from recipes.errors import CheckpointError, DataError, ShoalError, StorageError
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
@@ -276,9 +276,15 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe) -> Iterator[None]:
         if not (run_dir / "metrics.jsonl").exists():
             shutil.rmtree(run_dir, ignore_errors=True)
         else:
-            runs.append_event(run_dir, "failed", {"error": str(error)})
+            _note_end(run_dir, "failed", error)
         raise
     except BaseException as error:
-        what = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        runs.append_event(run_dir, what, {"error": str(error)})
+        _note_end(
+            run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error
+        )
         raise
+
+
+def _note_end(run_dir: Path, what: str, error: BaseException) -> None:
+    with suppress(StorageError):  # the error itself is what matters
+        runs.append_event(run_dir, what, {"error": str(error)})

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0, rate: floa
     text = RECIPE.format(base=folder / "llama", steps=steps, stage=stage, rate=rate)
     (folder / "tiny.yaml").write_text(text)
     return folder
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int = 24) -> Iterator[None]:
+    """A disk in memory of this size in place of a folder. Needs the right to mount."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    subprocess.run(["mount", *options], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, capture_output=True)
 
 
 @dataclass(slots=True)
