@@ -60,6 +60,18 @@ def kill(node: str, pid: int) -> bool:
     return _on(node, _kill, pid) is not None
 
 
+def actor_processes(class_name: str) -> list[tuple[str, int]]:
+    """Node and process id of each living actor of a class that this driver, or an actor of its,
+    has started."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    table = ray._private.state.state.actor_table(None, job, "ALIVE").values()
+    return [
+        (actor["Address"]["NodeID"], actor["Pid"])
+        for actor in table
+        if actor["ActorClassName"] == class_name
+    ]
+
+
 def kill_here(pids: Collection[int]) -> None:
     """Kill workers of Ray on this machine, without asking Ray."""
     for pid in pids:

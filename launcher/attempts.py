@@ -72,7 +72,7 @@ class _Attempts:
             except AttemptFailedError as failed:
                 self._recover(failed)
                 continue
-            if result["stopped"] and result["why"] in _REGROUP:
+            if result["why"] in _REGROUP and result["stopped"]:
                 self._go_on_from_newest()
                 continue
             return result

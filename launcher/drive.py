@@ -103,6 +103,7 @@ class _Attempt:
         self._looked_for_room = time.monotonic()
         self._watch = Watch(
             num_ranks=crew.workers,
+            start_s=job.recipe.failure.start_s,
             hang_s=job.recipe.failure.hang_s,
             logs=log_file(job.run_dir, 0).parent,
             on_event=on_event,

@@ -14,12 +14,15 @@ from cluster import nodes
 from launcher.faults import Whereabouts
 from launcher.hangs import Beat, Late, find_late
 
+_WORKER = "RayTrainWorker"
+
 
 @dataclass(slots=True, kw_only=True)
 class Watch:
     """What is known of an attempt's pace, and of who holds it up."""
 
     num_ranks: int
+    start_s: float
     hang_s: float | None
     logs: Path
     on_event: Callable[[str, Mapping[str, Any]], None]
@@ -28,6 +31,7 @@ class Watch:
     hung_node: str | None = None
     _steps: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     _named: bool = False
+    _begun: float = field(default_factory=time.monotonic)
 
     @property
     def step_s(self) -> float | None:
@@ -42,6 +46,9 @@ class Watch:
         """Name who is late, once; kill its process when it is late for too long."""
         if self.hang is not None:
             return
+        if len(beats) < self.num_ranks:
+            self._look_at_start(ranks)
+            return
         late, act = find_late(
             beats, num_ranks=self.num_ranks, step_s=self.step_s, hang_s=self.hang_s
         )
@@ -52,6 +59,23 @@ class Watch:
             self._tell(late, ranks, beats)
         if act:
             self._end(late, ranks, beats)
+
+    def _look_at_start(self, ranks: Mapping[int, Whereabouts]) -> None:
+        """End workers that are not heard of although they should have started."""
+        waited = time.monotonic() - self._begun
+        if waited < self.start_s:
+            return
+        heard = {(where.node, where.pid) for where in ranks.values()}
+        silent = [place for place in nodes.actor_processes(_WORKER) if place not in heard]
+        looked = ", ".join(
+            f"process {pid} is {nodes.look_at(node, pid).status}" for node, pid in silent
+        )
+        self.hang = (
+            f"{self.num_ranks - len(ranks)} of {self.num_ranks} workers did not start in "
+            f"{waited:.0f} s ({looked or 'there is no process'})"
+        )
+        for node, pid in silent:
+            nodes.kill(node, pid)
 
     def _tell(
         self, late: Late, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]

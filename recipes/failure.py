@@ -20,6 +20,9 @@ class Failure:
     wait_s: float = 600.0
     """How long to wait for room: for enough workers, or on a full disk (seconds)."""
 
+    start_s: float = 300.0
+    """Workers that have not started by then are killed and started again (seconds)."""
+
     hang_s: float | None = None
     """Restart when a step is this late (seconds); left out, ten steps and at least a minute."""
 
@@ -36,6 +39,10 @@ class Failure:
                 yield Problem(
                     path=f"failure.{name}", value=value, message="is negative", allowed="≥ 0"
                 )
+        if self.start_s < 1:
+            yield Problem(
+                path="failure.start_s", value=self.start_s, message="is too short", allowed="≥ 1"
+            )
         if self.hang_s is not None and self.hang_s < 1:
             yield Problem(
                 path="failure.hang_s", value=self.hang_s, message="is too short", allowed="≥ 1"

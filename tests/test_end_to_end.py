@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from trainer.ledger import read_ledger
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 
@@ -75,18 +78,12 @@ def test_a_run_ends_with_what_to_know(workplace: Path, first: subprocess.Complet
 def test_a_run_folder_holds_its_story(workplace: Path, first: subprocess.CompletedProcess[str]):
     run = workplace / "runs" / "tiny"
     assert [line["step"] for line in metrics(run)] == list(range(1, 9))
-    events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
-    assert events == [
-        "started",
-        "prepared",
-        "evaluated",
-        "checkpoint",
-        "checkpoint",
-        "evaluated",
-        "finished",
-    ]
-    ledger = (run / "ledger" / "samples.jsonl").read_text().splitlines()
-    seen = [sample for line in ledger for sample in json.loads(line)["samples"]]
+    lines = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert lines[:5] == ["started", "prepared", "attempt", "evaluated", "checkpoint"]
+    assert sorted(lines[5:7]) == ["checkpoint", "evaluated"]  # saved while it was measured
+    assert lines[7:] == ["finished"]
+    entries = read_ledger(run / "ledger").entries
+    seen = [sample for entry in entries for ids in entry.samples for sample in ids]
     assert len(set(seen)) == len(seen) == 64  # 8 steps of 8 are one epoch
     assert "train.jsonl" in (run / "recipe.yaml").read_text()
     before = json.loads((run / "evaluation" / "before.json").read_text())
@@ -198,3 +195,123 @@ def test_a_folder_without_weights(workplace: Path, llama: Path):
     found = shoal(workplace, "run", "tiny.yaml", f"base.source={bare}")
     assert found.returncode == 1
     assert f"{bare}: holds no weights (*.safetensors or pytorch_model*.bin)" in found.stderr
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [SHOAL, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+@pytest.fixture(scope="module")
+def preempted(workplace: Path, first: subprocess.CompletedProcess[str]) -> Path:
+    """A run that a scheduler asked to give its machine back, in its middle."""
+    arguments = ["train.steps=300", "checkpoint.every_steps=50", "evaluate.before=false"]
+    process = start(workplace, "run", "tiny.yaml", "name=asked", *arguments)
+    run = workplace / "runs" / "asked"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 60, process)
+    # SLURM can be told to send it some time before the limit.
+    process.send_signal(signal.SIGUSR1)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert "Asked to give the machine back" in output
+    assert "resume runs/asked" in output
+    return run
+
+
+def test_a_scheduler_is_told_to_continue_the_run(workplace: Path, preempted: Path):
+    """It goes on on one worker, another stage and in other pieces, with the same samples."""
+    stopped_at = len(metrics(preempted))
+    assert 60 < stopped_at < 300
+    assert events(preempted, "stopped")[0]["step"] == stopped_at
+    changes = ["cluster.workers=1", "zero.stage=2", "train.micro_batch_size=4"]
+    resumed = shoal(workplace, "resume", "asked", *changes, "train.steps=300")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"step_{stopped_at:06d}" in resumed.stdout
+    assert [line["step"] for line in metrics(preempted)] == list(range(1, 301))
+    told = shoal(workplace, "ledger", "asked")
+    assert told.returncode == 0
+    assert told.stdout.startswith("300 steps in 2 attempts; 64 rows an epoch")
+    assert "epoch 37: 64 rows, 64 samples, each once" in told.stdout
+    one = shoal(workplace, "ledger", "asked", "--step", "7")
+    sample = one.stdout.splitlines()[1].split(": ")[1]
+    found = shoal(workplace, "ledger", "asked", "--sample", sample)
+    assert "step 7" in found.stdout
+    assert "<|assistant|>" in found.stdout  # its text
+
+
+def test_what_changes_the_mathematics_needs_a_fork(workplace: Path, preempted: Path):
+    refused = shoal(workplace, "resume", "asked", "train.learning_rate=1e-3", "seed=5")
+    assert refused.returncode == 1
+    assert "train.learning_rate = 0.001 (was 0.01)" in refused.stderr
+    assert "seed = 5 (was 0)" in refused.stderr
+    assert "--fork" in refused.stderr
+    steps = len(metrics(preempted))
+    fork = ["train.learning_rate=1e-3", "name=forked", f"train.steps={steps + 10}"]
+    forked = shoal(workplace, "resume", "asked", "--fork", *fork)
+    assert forked.returncode == 0, forked.stderr
+    run = workplace / "runs" / "forked"
+    assert [line["step"] for line in metrics(run)] == list(range(1, steps + 11))
+    assert [line["loss"] for line in metrics(run)][:steps] == [
+        line["loss"] for line in metrics(preempted)
+    ]
+    assert metrics(run)[-1]["learning_rate"] < 1e-3
+    assert len(metrics(preempted)) == steps  # the first run is left alone
+    assert shoal(workplace, "ledger", "forked").returncode == 0
+
+
+def test_other_data_cannot_go_on(workplace: Path, preempted: Path):
+    rows = (workplace / "train.jsonl").read_text()
+    try:
+        (workplace / "train.jsonl").write_text(rows.replace("w9", "w8"))
+        found = shoal(workplace, "resume", "asked")
+    finally:
+        (workplace / "train.jsonl").write_text(rows)
+    assert found.returncode == 1
+    assert "was trained on other data" in found.stderr
+
+
+def test_two_cannot_drive_one_run(workplace: Path, preempted: Path):
+    from launcher import runs
+    from recipes.errors import StorageError
+
+    busy = pytest.raises(StorageError, match="another shoal is running it")
+    with runs.locked(preempted), busy, runs.locked(preempted):
+        pass
+
+
+def test_a_killed_worker_changes_nothing(workplace: Path, first: subprocess.CompletedProcess[str]):
+    """The run gets over it by itself, and ends bit for bit as one that was left alone."""
+    arguments = ["train.steps=200", "checkpoint.every_steps=20", "evaluate.before=false"]
+    straight = shoal(workplace, "run", "tiny.yaml", "name=alone", *arguments)
+    assert straight.returncode == 0, straight.stderr
+    process = start(workplace, "run", "tiny.yaml", "name=hit", *arguments)
+    run = workplace / "runs" / "hit"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 30, process)
+    ranks = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in "".join(child.cmdline())
+    ]
+    ranks[-1].kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "died (its process was killed or crashed): going on from step" in output
+    (fault,) = events(run, "fault")
+    assert fault["kind"] == "worker"
+    assert fault["action"] == "restart"
+    alone = workplace / "runs" / "alone"
+    assert [line["loss"] for line in metrics(run)] == [line["loss"] for line in metrics(alone)]
+    for name in ("adapter/adapter_model.safetensors", "trainer_state/state.safetensors"):
+        last = Path("checkpoints") / "step_000200" / name
+        assert (run / last).read_bytes() == (alone / last).read_bytes()
