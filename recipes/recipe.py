@@ -79,6 +79,7 @@ class Recipe:
             )
         if self.seed < 0:
             yield Problem(path="seed", value=self.seed, message="is negative", allowed="≥ 0")
+        yield from self._worker_problems()
         if self.task == "sequence_classification":
             yield from self._classification_problems()
         elif self.data.labels:
@@ -125,6 +126,20 @@ class Recipe:
                 message="train.optimizer = adamw_8bit would unpack its state in host memory to "
                 "step there, and save nothing",
                 hint="Set train.optimizer: adamw, or zero.offload_optimizer: false",
+            )
+
+    def _worker_problems(self) -> Iterator[Problem]:
+        train = self.train
+        if train.micro_batch_size < 1 or not self.cluster.workers:
+            return
+        useful = max(1, train.global_batch_size // train.micro_batch_size)
+        if self.cluster.most_workers > useful:
+            yield Problem(
+                path="cluster.workers",
+                value=list(self.cluster.workers),
+                message=f"a step of {train.global_batch_size} sequences has {useful} micro-batches"
+                f" of {train.micro_batch_size}; more workers would have nothing to do",
+                allowed=f"1 to {useful}",
             )
 
     def _classification_problems(self) -> Iterator[Problem]:

@@ -168,7 +168,8 @@ def test_another_recipe_cannot_resume(workplace: Path, first: subprocess.Complet
         ("data.train=nowhere.jsonl", "nowhere.jsonl: there is no such file"),
         ("base.source=/nowhere", "base.source = /nowhere: there is no such folder"),
         ("storage.path=/proc/runs", "cannot be written"),
-        ("cluster.workers=500", "At most"),
+        ("cluster.workers=500", "has 4 micro-batches of 2; more workers would have nothing to do"),
+        ("cluster.cpus_per_worker=500", "At most 0 such workers fit"),
         ("cluster.device=gpu", "the cluster has 0 GPUs"),
         ("data.text_column=body", "none of 84 rows can be trained on (84 no known column)"),
         ("data.sequence_length=5", "rows can be trained on"),
@@ -248,6 +249,22 @@ def test_a_scheduler_is_told_to_continue_the_run(workplace: Path, preempted: Pat
     found = shoal(workplace, "ledger", "asked", "--sample", sample)
     assert "step 7" in found.stdout
     assert "<|assistant|>" in found.stdout  # its text
+
+
+def test_a_time_limit_is_kept_without_a_signal(
+    workplace: Path, first: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
+):
+    """SLURM tells a job when it will be ended."""
+    end = int(time.time()) + 50
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(end))
+    found = shoal(workplace, "run", "tiny.yaml", "name=limited", "train.steps=100000")
+    assert found.returncode == 75, found.stdout + found.stderr
+    assert "The time limit is near" in found.stdout
+    assert time.time() < end
+    run = workplace / "runs" / "limited"
+    assert events(run, "stopping")[0]["why"] == "deadline"
+    saved = sorted(folder.name for folder in (run / "checkpoints").iterdir())[-1]
+    assert saved == f"step_{len(metrics(run)):06d}"
 
 
 def test_what_changes_the_mathematics_needs_a_fork(workplace: Path, preempted: Path):

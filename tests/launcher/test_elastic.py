@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,12 @@ from trainer.ledger import read_ledger
 pytestmark = pytest.mark.slow
 
 _STORE_BYTES = 100 * 2**20
+_DRAIN = [
+    str(Path(sys.executable).parent / "ray"),
+    "drain-node",
+    *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
+    *("--deadline-remaining-seconds", "3"),
+]
 # A node that is gone is noticed in seconds, not in half a minute.
 _SOON = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
@@ -43,6 +51,33 @@ def cluster() -> Iterator[object]:
 def events_of(run: Path, kind: str) -> list[dict]:
     lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == kind]
+
+
+def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster):
+    """As a cloud gives notice: the run saves, and goes on without the node before it is gone."""
+    run = workplace / "runs" / "drained"
+    arguments = (
+        "run",
+        "tiny.yaml",
+        "name=drained",
+        f"cluster.address={cluster.address}",
+        "cluster.workers=[1,3]",
+        "train.steps=600",
+    )
+    command = Command(workplace, arguments, workplace / "drained.log")
+    command.start()
+    try:
+        assert wait_until(lambda: steps_done(run) > 30, command), command.tail()
+        node = next(iter(cluster.worker_nodes)).node_id
+        notice = [*_DRAIN, "--address", cluster.address, "--node-id", node]
+        subprocess.run(notice, check=True, capture_output=True)
+        assert command.wait(300) == 0, command.tail()
+    finally:
+        command.clean_up()
+    assert [event["why"] for event in events_of(run, "stopping")] == ["draining"]
+    assert [event["workers"] for event in events_of(run, "attempt")] == [3, 2]
+    assert events_of(run, "fault") == []
+    assert read_ledger(run / "ledger").redone == 0
 
 
 def test_a_run_shrinks_with_its_nodes_and_grows_again(workplace: Path, cluster):

@@ -216,7 +216,7 @@ def test_odd_text_survives_the_resolved_recipe(recipe_file: Path, tmp_path: Path
 
 def test_the_digest_leaves_out_where_it_runs(recipe_file: Path):
     plain = resolved.digest(load(recipe_file).recipe)
-    assert plain == resolved.digest(load(recipe_file, ["cluster.workers=8", "zero.stage=3"]).recipe)
+    assert plain == resolved.digest(load(recipe_file, ["cluster.workers=4", "zero.stage=3"]).recipe)
     assert plain != resolved.digest(load(recipe_file, ["seed=1"]).recipe)
     changed = resolved.differences(load(recipe_file).recipe, load(recipe_file, ["seed=1"]).recipe)
     assert changed == {"seed": (0, 1)}

@@ -67,6 +67,7 @@ def train(
     base: str = "llama",
     prepared: str = "prepared",
     skip: tuple[int, ...] = (),
+    reporter: Any = None,
 ) -> dict[str, Any]:
     """One rank's part of a run in root/run: its result and the lines of metrics.jsonl."""
     from adapters.base_ref import base_ref
@@ -85,7 +86,7 @@ def train(
         resume_from=resume_from,
         skip=skip,
     )
-    result = work(job, SilentReporter())
+    result = work(job, reporter or SilentReporter())
     lines = read_steps(root / run / "metrics.jsonl")
     return {**result, "losses": [line["loss"] for line in lines], "lines": lines}
 
