@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 FACTS := pyproject.toml setup.cfg constraints.txt
 
-.PHONY: quickstart test test-slow lint docs bench bench-gpu clean
+.PHONY: quickstart test test-slow chaos lint docs bench bench-gpu clean
 
 quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
@@ -17,6 +17,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test $(VENV)/.samples
 	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
+
+# Break runs on purpose; CHAOS="--count 100 --kinds rank driver --seed 3", or --help.
+chaos: $(VENV)/.test
+	cd tests && HF_HUB_OFFLINE=1 $(abspath $(BIN))/python -m chaos $(CHAOS)
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .

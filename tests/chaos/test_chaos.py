@@ -1,0 +1,60 @@
+"""A sample of what `make chaos` does: each story ends as the run that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.disturbances import KILLS, OTHERS, Disturbance
+from chaos.stories import Trace, tell, trace_of
+from chaos.workplace import make_workplace, small_disk
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+EVERY: dict[str, Disturbance] = {**KILLS, **OTHERS}
+
+STORIES = {
+    "killed": ["rank", "rank while saving", "driver", "raylet"],
+    "killed again": ["driver while saving", "rank", "rank while saving", "rank"],
+    "stopped and spoilt": ["delay", "hang", "bit flip"],
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workplace(tmp_path_factory.mktemp("chaos"))
+
+
+@pytest.fixture(scope="module")
+def untouched(workplace: Path) -> Trace:
+    return trace_of(tell(workplace, "untouched", [], random.Random(0)).run)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_run_ends_as_if_nothing_had_been(workplace: Path, untouched: Trace, name: str):
+    luck = random.Random(name)
+    story = tell(
+        workplace, name.replace(" ", "-"), [(kind, EVERY[kind]) for kind in STORIES[name]], luck
+    )
+    assert len(story.happened) == len(STORIES[name])
+    assert trace_of(story.run) == untouched, story.happened
+
+
+@pytest.fixture
+def on_a_small_disk(workplace: Path) -> Iterator[None]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    with small_disk(workplace / "runs"):
+        yield
+
+
+def test_a_full_disk_is_waited_for(workplace: Path, untouched: Trace, on_a_small_disk: None):
+    disturbances = [("full disk", EVERY["full disk"]), ("rank", EVERY["rank"])]
+    story = tell(workplace, "full", disturbances, random.Random(1))
+    assert len(story.happened) == 2
+    assert story.resumes == 0
+    assert trace_of(story.run) == untouched, story.happened
