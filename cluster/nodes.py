@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -98,7 +100,8 @@ def _look(pid: int) -> Looked:
         return Looked(status="gone", stack="")
     try:
         # A stopped process cannot be paused to be read, and need not be.
-        stack = run(["py-spy", "dump", "--nonblocking", "--pid", str(pid)], timeout_s=_LOOK_S / 2)
+        program = str(Path(sysconfig.get_path("scripts")) / "py-spy")
+        stack = run([program, "dump", "--nonblocking", "--pid", str(pid)], timeout_s=_LOOK_S / 2)
     except CommandError as error:
         return Looked(status=status, stack=str(error))
     return Looked(status=status, stack=stack.stdout)

@@ -209,6 +209,14 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in "".join(child.cmdline())
+    ]
+
+
 def events(run: Path, kind: str) -> list[dict]:
     lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == kind]
@@ -315,12 +323,7 @@ def test_a_killed_worker_changes_nothing(workplace: Path, first: subprocess.Comp
     process = start(workplace, "run", "tiny.yaml", "name=hit", *arguments)
     run = workplace / "runs" / "hit"
     wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 30, process)
-    ranks = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in "".join(child.cmdline())
-    ]
-    ranks[-1].kill()
+    ranks_of(process)[-1].kill()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "died (its process was killed or crashed): going on from step" in output
@@ -332,3 +335,29 @@ def test_a_killed_worker_changes_nothing(workplace: Path, first: subprocess.Comp
     for name in ("adapter/adapter_model.safetensors", "trainer_state/state.safetensors"):
         last = Path("checkpoints") / "step_000200" / name
         assert (run / last).read_bytes() == (alone / last).read_bytes()
+
+
+def test_a_stopped_worker_is_named_with_its_stack(
+    workplace: Path, first: subprocess.CompletedProcess[str]
+):
+    arguments = ["train.steps=150", "checkpoint.every_steps=10", "failure.hang_s=8"]
+    process = start(
+        workplace, "run", "tiny.yaml", "name=stood", "evaluate.before=false", *arguments
+    )
+    run = workplace / "runs" / "stood"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 20, process)
+    stopped = ranks_of(process)[-1]
+    stopped.suspend()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    (late,) = events(run, "late")
+    assert late["pid"] == stopped.pid
+    assert late["status"] == "stopped"
+    # Within three steps, of hundredths of a second each, and ten seconds.
+    assert late["limit_s"] < 3 * 0.5 + 10
+    stack = Path(late["stack"]).read_text()
+    assert "work (trainer/worker.py" in stack
+    assert f"(process {stopped.pid}) is late by" in output
+    (fault,) = events(run, "fault")
+    assert fault["kind"] == "hang"
+    assert len(metrics(run)) == 150
