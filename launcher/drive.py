@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from cluster import nodes
 from cluster.ray_cluster import Connection
 from launcher.faults import AttemptFailedError, Whereabouts, fault_of
-from launcher.mailbox import Mailbox, MailboxReporter, start_beating
+from launcher.mailbox import MailboxReporter, open_mailbox, start_beating
 from launcher.policy import Fault, must_stop
 from launcher.signals import Wishes
 from launcher.watch import Watch
@@ -94,7 +94,7 @@ class _Attempt:
         self.wishes = wishes
         self.why: str | None = None
         self._on_event = on_event
-        self._mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        self._mailbox = open_mailbox()
         self.fit = _Fit(_trainer(job, crew, self._mailbox))
         self._ranks: dict[int, Whereabouts] = {}
         self._training = False

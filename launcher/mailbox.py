@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher.faults import Whereabouts
 from launcher.hangs import Beat
@@ -64,6 +65,12 @@ class Mailbox:
 
     def stop_requested(self) -> bool:
         return self._stop
+
+
+def open_mailbox() -> Any:
+    """A mailbox on the driver's own node: it must not be lost with a node of the ranks."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class MailboxReporter:

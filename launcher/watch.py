@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class Watch:
             looked = nodes.look_at(where.node, where.pid)
             file = self.logs / f"late_rank_{rank:03d}.txt"
             head = f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {_text(rank, where, beat)} ---\n"
-            with file.open("a", encoding="utf-8") as stream:
+            with suppress(OSError), file.open("a", encoding="utf-8") as stream:
                 stream.write(f"{head}{looked.status}\n{looked.stack}\n")
             self.on_event(
                 "late",

@@ -262,14 +262,13 @@ def test_a_scheduler_is_told_to_continue_the_run(workplace: Path, preempted: Pat
 def test_a_time_limit_is_kept_without_a_signal(
     workplace: Path, first: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
 ):
-    """SLURM tells a job when it will be ended."""
-    end = int(time.time()) + 50
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(end))
+    """SLURM tells a job when it will be ended; here that is as soon as it trains."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 1))
     found = shoal(workplace, "run", "tiny.yaml", "name=limited", "train.steps=100000")
     assert found.returncode == 75, found.stdout + found.stderr
     assert "The time limit is near" in found.stdout
-    assert time.time() < end
     run = workplace / "runs" / "limited"
+    assert len(metrics(run)) < 100000
     assert events(run, "stopping")[0]["why"] == "deadline"
     saved = sorted(folder.name for folder in (run / "checkpoints").iterdir())[-1]
     assert saved == f"step_{len(metrics(run)):06d}"
