@@ -50,7 +50,7 @@ def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, 
     if job.action == "evaluate":
         after = rank.evaluate("after")
         rank.push_records()
-        return {"after": after}
+        return {"after": after, "stopped": False}
     return rank.train()
 
 
