@@ -11,9 +11,9 @@ from adapters.mirror import Mirror, open_mirror
 from launcher.terminal import Display
 from recipes.errors import StorageError
 
-_EVENTS_S = 5.0
+_EVENTS_S = 2.0
 # Logs are pushed whole, and may be long.
-_LOGS_EVERY = 12
+_LOGS_EVERY = 30
 _EVENTS = ("recipe.yaml", "events.jsonl")
 _LOGS = "logs"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adapters.mirror import address_of
+from adapters.mirror import address_of, open_mirror
 from launcher import kept_runs
 from recipes import resolved
 from recipes.address import is_address
@@ -91,6 +91,7 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
         return kept_runs.find(reference, overrides)
     folder = Path(reference).expanduser()
     if (folder / "recipe.yaml").is_file():
+        open_mirror(folder).fetch_records()
         return folder.resolve()
     newest = _latest(storage, reference)
     if newest is not None:

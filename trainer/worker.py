@@ -283,7 +283,7 @@ class _Rank:
             "best": rule.keep_best,
             "by": rule.best_by,
         }
-        checkpoint_folder.prune(saved.parent, **kept)
+        checkpoint_folder.prune(saved, **kept)
         self.mirror.prune(saved, **kept)
 
     def evaluate(self, when: str) -> dict[str, Any] | None:
