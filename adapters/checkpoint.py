@@ -75,7 +75,7 @@ def save(
         (folder / _STATE).parent.mkdir()
         adapter = _write_adapter(adapter_folder(folder), model, state.master, origin.base)
         tensors = _flat(state)
-        _save_tensors(tensors, folder / _STATE, optimizer=state.optimizer_name)
+        _save_tensors(tensors, folder / _STATE, "optimizer", state.optimizer_name)
         write_manifest(folder, origin, position)
         verify(folder)
         _check_tensors(adapter_folder(folder) / _ADAPTER, adapter)
@@ -144,13 +144,15 @@ def _write_adapter(folder: Path, model: PeftModel, master: Tensors, base: BaseRe
     ):
         raise CheckpointError(f"{folder}: PEFT would not save all of what was trained")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _save_tensors(contiguous, folder / _ADAPTER)
+    _save_tensors(contiguous, folder / _ADAPTER, "format", "pt")
     return contiguous
 
 
-def _save_tensors(tensors: Tensors, file: Path, **metadata: str) -> None:
+def _save_tensors(tensors: Tensors, file: Path, key: str, value: str) -> None:
+    """`key` and `value` are the file's only metadata: several are written in a random order, and
+    equal checkpoints are to be equal files."""
     try:
-        save_file(tensors, file, metadata={"format": "pt", **metadata})
+        save_file(tensors, file, metadata={key: value})
     except SafetensorError as error:  # which hides the OSError that it was
         raise OSError(str(error)) from error
 

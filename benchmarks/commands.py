@@ -19,7 +19,7 @@ from recipes.load import load
 
 _TIMEOUT_S = 1800
 _WARM_UP_STEPS = 5
-_SHOAL = str(Path(sys.executable).parent / "shoal")
+SHOAL = str(Path(sys.executable).parent / "shoal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def shoal(folder: Path, workers: int, *overrides: str) -> Trained:
     begin = time.time()
     run(
         [
-            _SHOAL,
+            SHOAL,
             "run",
             "quickstart",
             "evaluate.before=false",

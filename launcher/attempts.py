@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from launcher.faults import AttemptFailedError
 from launcher.policy import Decision, Fault, choose_workers, decide
 from launcher.signals import Wishes, noted
 from launcher.terminal import Display, seconds_text
-from recipes.errors import ClusterError, TrainingError
+from recipes.errors import ClusterError, StorageError, TrainingError
 from trainer.claim import claim
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class _Attempts:
         self.gpu = uses_gpu(job.recipe.cluster, resources())
         self.faults: list[Fault] = []
         self.avoid: frozenset[str] = frozenset()
+        self.unwritten: deque[dict[str, Any]] = deque()
 
     def run(self) -> dict[str, Any]:
         while True:
@@ -92,10 +95,10 @@ class _Attempts:
             if fits >= useful or (fits >= least and waited >= _SETTLE_S):
                 workers = min(fits, useful)
                 break
-            if waited >= self.limits.wait_for_workers_s:
+            if waited >= self.limits.wait_s:
                 raise ClusterError(
                     f"cluster.workers = {least}: the cluster has had room for {fits} for "
-                    f"{seconds_text(waited)} (failure.wait_for_workers_s)"
+                    f"{seconds_text(waited)} (failure.wait_s)"
                 )
             if waited >= _SETTLE_S and not told:
                 told = True
@@ -139,9 +142,23 @@ class _Attempts:
         )
 
     def _claim(self) -> None:
-        """From now on nothing but the next attempt writes into the run."""
+        """From now on nothing but the next attempt writes into the run. Waits while it cannot be
+        written, such as on a full disk."""
         self.job = dataclasses.replace(self.job, token=uuid.uuid4().hex)
-        claim(self.job.run_dir, self.job.token)
+        begin = time.monotonic()
+        told = False
+        while True:
+            try:
+                claim(self.job.run_dir, self.job.token)
+                return
+            except StorageError as error:
+                if time.monotonic() - begin > self.limits.wait_s:
+                    raise
+                if not told:
+                    told = True
+                    self.display.line(f"Waiting: {error}")
+                    self._note("waiting", {"for": str(error)})
+            self._sleep(_ASK_S)
 
     def _go_on_from_newest(self) -> None:
         self.job = dataclasses.replace(self.job, resume_from=self._newest())
@@ -169,7 +186,12 @@ class _Attempts:
             self._note(kind, details)
 
     def _note(self, kind: str, details: Mapping[str, Any]) -> None:
-        runs.append_event(self.job.run_dir, kind, details)
+        """Append to events.jsonl; what cannot be written now is, in order, with what comes next."""
+        self.unwritten.append(runs.event(kind, details))
+        with suppress(StorageError):
+            while self.unwritten:
+                runs.append(self.job.run_dir, self.unwritten[0])
+                self.unwritten.popleft()
 
 
 def newest_checkpoint(run_dir: Path, display: Display) -> Path | None:

@@ -184,6 +184,27 @@ def evaluate(run: RunArgument) -> None:
 
 
 @app.command()
+def ledger(
+    run: RunArgument,
+    step: Annotated[int | None, typer.Option(help="Samples of this step.", min=1)] = None,
+    sample: Annotated[int | None, typer.Option(help="Steps of this sample; its text.")] = None,
+) -> None:
+    """Tell which samples a run consumed, and prove that no epoch saw one twice or lost one.
+
+    The exit status is 1 when one did.
+    """
+    from launcher import runs
+    from launcher.ledger_report import report
+
+    run_dir = runs.find(run, Path.cwd() / "runs")
+    lines, is_proven = report(run_dir, step=step, sample=sample)
+    for line in lines:
+        typer.echo(line)
+    if not is_proven:
+        raise typer.Exit(1)
+
+
+@app.command()
 def generate(
     run: RunArgument,
     prompt: Annotated[str, typer.Argument(help="What to answer.")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Time for the watcher itself, and for what is not a step's fault: a full page cache, a busy core.
@@ -55,8 +55,7 @@ def find_late(
     if len(beats) < num_ranks:
         return None, False  # not all have begun; Ray Train watches over their start
     silence_limit = math.inf  # within steps the others' waiting tells sooner
-    stepping = [beat for beat in beats.values() if beat.phase in _STEP_PHASES]
-    if len(stepping) < len(beats):
+    if not _stepping(list(beats.values())):
         limit = act = _OTHER_PHASE_S
         silence_limit = _OTHER_SILENT_S
     elif step_s is None:
@@ -75,3 +74,10 @@ def find_late(
     late_s = max(waited, longest_silence)
     late = Late(ranks=silent or behind, late_s=late_s, limit_s=limit, silent=bool(silent))
     return late, late_s >= max(limit, act)
+
+
+def _stepping(beats: Sequence[Beat]) -> bool:
+    """Whether the ranks are within a step. What is last known of a silent one may be long past, so
+    the others tell, if there are any."""
+    telling = [beat for beat in beats if beat.age_s <= _SILENT_S] or beats
+    return all(beat.phase in _STEP_PHASES for beat in telling)

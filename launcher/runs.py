@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import re
 import shutil
@@ -160,11 +161,25 @@ def take_over(parent: Path, run_dir: Path, checkpoint: Path) -> Path:
 
 
 def append_event(run_dir: Path, kind: str, details: Mapping[str, Any] | None = None) -> None:
-    """Note in events.jsonl that something happened, with the time (UTC)."""
-    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind}
+    """Note in events.jsonl that something happened now."""
+    append(run_dir, event(kind, details or {}))
+
+
+def event(kind: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of events.jsonl, with the time (UTC)."""
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"time": time, "event": kind, **details}
+
+
+def append(run_dir: Path, line: Mapping[str, Any]) -> None:
+    """Append a line to events.jsonl. Raises `StorageError` when it cannot be written."""
+    text = json.dumps(line) + "\n"
     try:
-        with (run_dir / "events.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**line, **(details or {})}) + "\n")
+        with (run_dir / "events.jsonl").open("ab", buffering=0) as stream:
+            begin = stream.tell()
+            if stream.write(text.encode()) < len(text):
+                stream.truncate(begin)  # a disk that is full took a part of it
+                raise OSError(errno.ENOSPC, "no space for the whole line")
     except OSError as error:
         raise StorageError(f"{run_dir}/events.jsonl: cannot be written: {error}") from error
 

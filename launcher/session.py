@@ -300,9 +300,15 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe) -> Iterator[None]:
             with suppress(StorageError):
                 mirror.discard()
         else:
-            runs.append_event(run_dir, "failed", {"error": str(error)})
+            _note_end(run_dir, "failed", error)
         raise
     except BaseException as error:
-        what = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        runs.append_event(run_dir, what, {"error": str(error)})
+        _note_end(
+            run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error
+        )
         raise
+
+
+def _note_end(run_dir: Path, what: str, error: BaseException) -> None:
+    with suppress(StorageError):  # the error itself is what matters
+        runs.append_event(run_dir, what, {"error": str(error)})

@@ -17,8 +17,8 @@ class Failure:
     backoff_s: float = 1.0
     """Wait before the first restart in a row (seconds); doubles with each, up to five minutes."""
 
-    wait_for_workers_s: float = 600.0
-    """How long to wait for the cluster to have room for enough workers again (seconds)."""
+    wait_s: float = 600.0
+    """How long to wait for room: for enough workers, or on a full disk (seconds)."""
 
     hang_s: float | None = None
     """Restart when a step is this late (seconds); left out, ten steps and at least a minute."""
@@ -30,7 +30,7 @@ class Failure:
     """A loss above this many times the median of the 20 before is a spike; none when left out."""
 
     def problems(self) -> Iterator[Problem]:
-        for name in ("max_restarts", "backoff_s", "wait_for_workers_s"):
+        for name in ("max_restarts", "backoff_s", "wait_s"):
             value = getattr(self, name)
             if value < 0:
                 yield Problem(

@@ -29,7 +29,8 @@ class Entry:
 class Ledger:
     """The file of one attempt, open to append."""
 
-    def __init__(self, folder: Path, *, resume_after: int) -> None:
+    def __init__(self, folder: Path, *, resume_after: int, num_rows: int) -> None:
+        """Begin the next attempt's file. `num_rows` are in one epoch."""
         folder.mkdir(parents=True, exist_ok=True)
         number = len(_files(folder)) + 1
         self._file = folder / f"attempt_{number:04d}.jsonl"
@@ -37,7 +38,7 @@ class Ledger:
             self._stream = self._file.open("x", encoding="utf-8")
         except OSError as error:
             raise StorageError(f"{self._file}: cannot be made: {error}") from error
-        self._write({"attempt": number, "after_step": resume_after})
+        self._write({"attempt": number, "after_step": resume_after, "num_rows": num_rows})
 
     def append(self, entry: Entry) -> None:
         self._write(
@@ -57,21 +58,37 @@ class Ledger:
             raise StorageError(f"{self._file}: cannot be written: {error}") from error
 
 
-def read_ledger(folder: Path) -> list[Entry]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a run's ledger comes to."""
+
+    entries: Sequence[Entry]
     """The steps of the run's one curve, in order, whatever number of attempts it took."""
+    num_rows: int
+    """Rows in one epoch."""
+    attempts: int
+    redone: int
+    """Steps that a later attempt did again."""
+
+
+def read_ledger(folder: Path) -> Account:
+    """All attempts put together. Raises `DataError` when a step is missing."""
     entries: list[Entry] = []
+    num_rows = attempts = redone = 0
     for file in _files(folder):
         lines = _lines(file)
         header = next(lines, None)
         if header is None:
             continue  # killed before its first line was written
-        after = header["after_step"]
-        entries = [entry for entry in entries if entry.step <= after]
-        entries += [Entry(**line) for line in lines]
+        kept = [entry for entry in entries if entry.step <= header["after_step"]]
+        num_rows = header["num_rows"]
+        attempts += 1
+        redone += len(entries) - len(kept)
+        entries = kept + [Entry(**line) for line in lines]
     for place, entry in enumerate(entries, start=1):
         if entry.step != place:
             raise DataError(f"{folder}: step {place} is missing from the ledger")
-    return entries
+    return Account(entries=entries, num_rows=num_rows, attempts=attempts, redone=redone)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ class Record:
         self, run_dir: Path, *, after: int, num_steps: int, order: Order, split: Split
     ) -> None:
         self._metrics = StepLog(run_dir / "metrics.jsonl", resume_after=after)
-        self._ledger = Ledger(run_dir / "ledger", resume_after=after)
+        self._ledger = Ledger(run_dir / "ledger", resume_after=after, num_rows=len(split))
         self._num_steps = num_steps
         self._order = order
         self._split = split

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from adapters import checkpoint, checkpoint_folder
 from adapters.base import load_base
-from adapters.checkpoint_folder import Origin, Position
+from adapters.checkpoint_folder import Origin, Position, folder_of
 from adapters.mirror import open_mirror
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import AdapterError, BadLossError, DataError
@@ -40,8 +40,7 @@ from trainer.spikes import LossWatch
 
 
 def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, Any]:
-    """Do a job as one rank of an initialised process group; the result is the same on all ranks,
-    but that only rank 0 knows the checkpoint.
+    """Do a job as one rank of an initialised process group; the result is the same on all ranks.
 
     `{"steps": steps taken so far, "stopped": before the end, "checkpoint": folder or None,
     "after": evaluation or None}`
@@ -219,10 +218,13 @@ class _Rank:
             self.saver.save(partial(self._write, gathered, position, stall_s))
 
     def _finish_saving(self) -> None:
-        """Wait until the last checkpoint is published."""
+        """Wait, on all ranks, until the last checkpoint is published."""
         self.pulse.mark("saving", self.last_saved)
         self.reporter.phase("saving", 0, 0)
         self.saver.finish()
+        dist.barrier()
+        if self.last_saved > self.first_step:
+            self.checkpoint = folder_of(self.job.run_dir / "checkpoints", self.last_saved)
         self.reporter.phase("saving", 1, 1)
 
     def push_records(self) -> None:
@@ -257,7 +259,6 @@ class _Rank:
             ),
             position=position,
         )
-        self.checkpoint = folder
         if is_replaced(self.job.run_dir, self.job.token):
             return
         # First: a checkpoint that is there has the curve that leads to it.

@@ -7,11 +7,12 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from chaos.disturbances import KILLS, OTHERS
 from chaos.stories import tell, trace_of
-from chaos.workplace import make_workplace
+from chaos.workplace import make_workplace, small_disk
 
 
 def main() -> int:
@@ -30,6 +31,12 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     make_workplace(folder, steps=options.steps, stage=options.stage)
+    with small_disk(folder / "runs") if "full disk" in options.kinds else nullcontext():
+        return _disturb(folder, options)
+
+
+def _disturb(folder: Path, options: argparse.Namespace) -> int:
+    kinds = {**KILLS, **OTHERS}
     begin = time.monotonic()
     untouched = trace_of(tell(folder, "untouched", [], random.Random(0)).run)
     print(f"untouched: {len(untouched.losses)} steps; runs are kept in {folder}", flush=True)

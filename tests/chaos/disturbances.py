@@ -77,8 +77,7 @@ def spoil_newest(run: Path, luck: random.Random) -> str:
 
 
 def fill_the_disk(command: Command, run: Path, luck: random.Random) -> str:
-    """No byte is free where the run is kept, for some seconds. Only where that is a small disk of
-    its own."""
+    """No byte is free where the run is kept, for some seconds; that is a small disk of its own."""
     filler = run.parent / "filler"
     try:
         with filler.open("wb", buffering=0) as stream:
@@ -103,6 +102,7 @@ OTHERS: dict[str, Disturbance] = {
     "delay": delay_rank,
     "hang": stop_rank,
     "bit flip": flip_a_bit,
+    "full disk": fill_the_disk,
 }
 
 

@@ -36,7 +36,7 @@ def trace_of(run: Path) -> Trace:
     return Trace(
         losses=tuple(line["loss"] for line in lines),
         grad_norms=tuple(line["grad_norm"] for line in lines),
-        ledger=tuple(read_ledger(run / "ledger")),
+        ledger=tuple(read_ledger(run / "ledger").entries),
         files={
             str(file.relative_to(newest)): hashlib.sha256(file.read_bytes()).hexdigest()
             for file in sorted(newest.rglob("*.safetensors"))

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ description: A tiny model, trained while things break.
 base: {{source: {base}, dtype: float32}}
 data: {{train: train.jsonl, held_out: held_out.jsonl, sequence_length: 64}}
 adapter: {{r: 4, alpha: 8, dropout: 0.1, targets: [q_proj, v_proj]}}
-train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rate: 1e-2}}
+train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rate: {rate}}}
 zero: {{stage: {stage}}}
 cluster: {{workers: 2, device: cpu}}
 checkpoint: {{every_steps: 20, keep: 3}}
@@ -31,8 +32,12 @@ storage: {{cache: cache, path: runs}}
 """
 
 
-def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0) -> Path:
-    """Fill an empty folder; the recipe is `tiny.yaml`."""
+def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0, rate: float = 1e-2) -> Path:
+    """Fill an empty folder; the recipe is `tiny.yaml`.
+
+    The usual learning rate is so high that the smallest difference soon shows; where rounding may
+    differ, a lower one keeps it small.
+    """
     from support import tiny
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,9 +45,21 @@ def make_workplace(folder: Path, *, steps: int = 300, stage: int = 0) -> Path:
     for name, numbers in (("train", range(96)), ("held_out", range(200, 208))):
         rows = [{"text": f"w{n % 90 + 5} w{n // 90}", "label": f"w{n % 2 + 1}"} for n in numbers]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = RECIPE.format(base=folder / "llama", steps=steps, stage=stage)
+    text = RECIPE.format(base=folder / "llama", steps=steps, stage=stage, rate=rate)
     (folder / "tiny.yaml").write_text(text)
     return folder
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int = 24) -> Iterator[None]:
+    """A disk in memory of this size in place of a folder. Needs the right to mount."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    subprocess.run(["mount", *options], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, capture_output=True)
 
 
 @dataclass(slots=True)

@@ -55,9 +55,19 @@ def test_the_first_step_and_other_phases_take_long():
     assert late([beat(2, 500.0), beat(2, 500.0)], step_s=None) == (None, False)
     saving = [beat(42, 500.0, phase="saving"), beat(42, 500.0)]
     assert late(saving) == (None, False)
-    found, _ = late([beat(42, 500.0, phase="saving", age_s=130.0), beat(42, 500.0)])
+    loading = [beat(1, 130.0, phase="loading", age_s=130.0), beat(1, 130.0, phase="loading")]
+    found, act = late(loading)
     assert found is not None
     assert found.ranks == (0,)
+    assert not act
+
+
+def test_what_was_last_heard_of_a_stopped_rank_may_be_past():
+    """It was stopped in the second between its last heartbeat and its first step."""
+    found, act = late([beat(1, 70.0, phase="loading", age_s=70.0), beat(3, 69.0)])
+    assert found is not None
+    assert found.ranks == (0,)
+    assert act
 
 
 def test_ranks_that_have_not_begun_are_waited_for():

@@ -66,6 +66,7 @@ def train(
     resume_from: Path | None = None,
     base: str = "llama",
     prepared: str = "prepared",
+    skip: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """One rank's part of a run in root/run: its result and the lines of metrics.jsonl."""
     from adapters.base_ref import base_ref
@@ -82,6 +83,7 @@ def train(
         base_folder=folder,
         base=base_ref(str(folder), None, folder),
         resume_from=resume_from,
+        skip=skip,
     )
     result = work(job, SilentReporter())
     lines = read_steps(root / run / "metrics.jsonl")

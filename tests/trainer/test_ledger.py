@@ -17,7 +17,7 @@ def entry(step: int, batch: int | None = None) -> Entry:
 
 
 def write(folder: Path, after: int, steps: range, **more: int) -> None:
-    ledger = Ledger(folder, resume_after=after)
+    ledger = Ledger(folder, resume_after=after, num_rows=10)
     for step in steps:
         ledger.append(entry(step, **more))
 
@@ -26,7 +26,9 @@ def test_later_attempts_replace_what_was_done_again(tmp_path: Path):
     write(tmp_path, 0, range(1, 8))
     write(tmp_path, 4, range(5, 6), batch=9)
     write(tmp_path, 5, range(6, 9))
-    entries = read_ledger(tmp_path)
+    account = read_ledger(tmp_path)
+    entries = account.entries
+    assert (account.attempts, account.redone, account.num_rows) == (3, 3, 10)
     assert [found.step for found in entries] == list(range(1, 9))
     assert entries[4].batch == 9
     assert entries[0] == entry(1)
@@ -37,10 +39,10 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path):
     write(tmp_path, 0, range(1, 4))
     file = tmp_path / "attempt_0001.jsonl"
     file.write_text(file.read_text()[:-9])
-    assert [found.step for found in read_ledger(tmp_path)] == [1, 2]
+    assert [found.step for found in read_ledger(tmp_path).entries] == [1, 2]
     (tmp_path / "attempt_0002.jsonl").write_text("")  # killed before its first line
     write(tmp_path, 2, range(3, 5))
-    assert [found.step for found in read_ledger(tmp_path)] == [1, 2, 3, 4]
+    assert [found.step for found in read_ledger(tmp_path).entries] == [1, 2, 3, 4]
 
 
 def test_a_gap_is_told(tmp_path: Path):

@@ -54,3 +54,13 @@ def test_schedules():
     assert rates("constant") == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert rates("linear") == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     assert rates("cosine") == pytest.approx([0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466])
+
+
+def test_a_skipped_batch_is_as_if_it_were_not_there():
+    plain = order()
+    skipping = Order(
+        num_rows=10, seed=3, global_batch_size=8, micro_batch_size=2, skipped=(1, 2, 5)
+    )
+    assert [skipping.batch(step) for step in range(5)] == [0, 3, 4, 6, 7]
+    assert [skipping.rows(step) for step in range(5)] == [plain.rows(b) for b in (0, 3, 4, 6, 7)]
+    assert skipping.micro_batch(1, 2) == plain.micro_batch(3, 2)
