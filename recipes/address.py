@@ -36,8 +36,8 @@ def join(address: str, name: str) -> str:
 
 def parent(address: str) -> str:
     """The address above; of a bucket alone, itself."""
-    above, _, name = address.rstrip("/").rpartition("/")
-    return above if name and above != _SCHEME.rstrip("/") else address
+    bucket, *parts = in_bucket(address).split("/")
+    return "/".join([_SCHEME + bucket, *parts[:-1]])
 
 
 def last_name(address: str) -> str:

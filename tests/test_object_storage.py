@@ -105,7 +105,7 @@ def test_interrupted_and_resumed_where_nothing_of_it_is_left(
         store.get_file(name, tmp_path / name)
     assert len(list((tmp_path / "ledger").iterdir())) == 2
     ours, theirs = read_ledger(tmp_path / "ledger"), read_ledger(expected / "ledger")
-    assert [entry.samples for entry in ours] == [entry.samples for entry in theirs]
+    assert [entry.samples for entry in ours.entries] == [entry.samples for entry in theirs.entries]
 
     # What opens the store is nowhere, here or there.
     places = [store.get(name) for name in store.names()]
