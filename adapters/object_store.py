@@ -172,6 +172,8 @@ def _connect(timeout_s: float) -> Any:
         region = region or "us-east-1"
     if region:
         settings["region"] = region
+    if authorities := os.environ.get("AWS_CA_BUNDLE"):
+        settings["tls_ca_file_path"] = authorities
     return S3FileSystem(
         connect_timeout=min(timeout_s, 5.0),
         request_timeout=timeout_s,

@@ -192,7 +192,7 @@ def test_ranks_on_a_cluster_that_knows_nothing_of_the_store(
     def known() -> list[str]:
         return [name for name in os.environ if name.startswith("AWS_")]
 
-    assert ray.get(known.remote()) == []
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"} & set(ray.get(known.remote()))
     context = ray.get_runtime_context()
     run = shoal(
         workplace,
