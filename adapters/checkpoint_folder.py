@@ -159,15 +159,19 @@ def check_data(folder: Path, digest: str) -> None:
 
 
 def prune(
-    checkpoints: Path, *, keep: int, every: int | None = None, best: int = 0, by: str = "loss"
+    saved: Path, *, keep: int, every: int | None = None, best: int = 0, by: str = "loss"
 ) -> None:
-    """Delete what is not to be kept, and what an interrupted save left aside.
+    """Delete what is not to be kept beside a checkpoint that was just saved and read back, and what
+    an interrupted save left aside.
 
-    To be called once a new checkpoint was read back: the newest is always kept.
+    Later ones were passed over as bad, or the run would not be at this step: they go too.
     """
+    checkpoints = saved.parent
     folders = sorted(checkpoints.glob("step_*"))
-    scores = {folder: _score(folder, by) for folder in folders} if best else {}
-    for old in unwanted(folders, scores, keep=keep, every=every, best=best, by=by):
+    past = [folder for folder in folders if folder.name <= saved.name]
+    scores = {folder: _score(folder, by) for folder in past} if best else {}
+    wanted_not = unwanted(past, scores, keep=keep, every=every, best=best, by=by)
+    for old in [*wanted_not, *(folder for folder in folders if folder not in past)]:
         # Out of sight first: a checkpoint that is half deleted is none.
         gone = old.with_name(f".{old.name}.deleted")
         old.rename(gone)

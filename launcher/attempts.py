@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.checkpoint_folder import newest, read_position
+from adapters.checkpoint_folder import read_position
+from adapters.mirror import open_mirror
 from cluster import nodes
 from cluster.ray_cluster import Connection, resources, uses_gpu
 from launcher import runs
@@ -200,7 +201,11 @@ def newest_checkpoint(run_dir: Path, display: Display) -> Path | None:
         display.line(f"Passing over a checkpoint: {why}")
         runs.append_event(run_dir, "bad_checkpoint", {"why": why})
 
-    return newest(run_dir / "checkpoints", pass_over)
+    mirror = open_mirror(run_dir)
+    folder = mirror.newest(pass_over)
+    if folder is not None:
+        mirror.secure(folder)
+    return folder
 
 
 def _as_details(decision: Decision) -> dict[str, Any]:

@@ -39,7 +39,7 @@ OverridesArgument = Annotated[
     typer.Argument(metavar="[KEY=VALUE]…", help="Values that replace the recipe's."),
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, or its name under ./runs.")
+    str, typer.Argument(metavar="RUN", help="A run's folder, address, or name in ./runs.")
 ]
 
 
@@ -80,7 +80,7 @@ def resume(
     from launcher.summary import show_outcome
     from launcher.terminal import open_display
 
-    run_dir = runs.find(run, Path.cwd() / "runs")
+    run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
     go_on = session.fork if fork else session.resume
     with open_display() as display, _interruptible():
         outcome = go_on(run_dir, overrides or [], display)

@@ -239,7 +239,7 @@ def _trainer(job: Job, crew: Crew, mailbox: Any) -> TorchTrainer:
         per_worker["GPU"] = 1
     return TorchTrainer(
         _rank_main,  # type: ignore[arg-type]
-        train_loop_config={"job": job, "mailbox": mailbox},
+        train_loop_config={"job": job, "mailbox": mailbox, "access": _Access.of(job)},
         torch_config=TorchConfig(
             backend="nccl" if crew.gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S
         ),
@@ -278,9 +278,24 @@ def _worker_environment(gpu: bool, threads: int) -> dict[str, str]:
     return environment | {name: os.environ[name] for name in passed_on if name in os.environ}
 
 
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What opens the object storage of a run to its ranks. Not in Ray's runtime environment, which
+    Ray writes down; for the same reason it shows nothing of itself."""
+
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, job: Job) -> _Access:
+        if job.address is None:
+            return cls()
+        return cls({name: text for name, text in os.environ.items() if name.startswith("AWS_")})
+
+
 def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     """The training function of Ray Train, on each worker."""
     job: Job = config["job"]
+    os.environ.update(config["access"].environment)
     import ray.train
 
     rank = ray.train.get_context().get_world_rank()

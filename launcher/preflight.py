@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from adapters.checkpoint_folder import predicted_bytes
+from recipes.address import is_address
 from recipes.errors import ShoalError, StorageError
 from recipes.recipe import Recipe
 
@@ -39,7 +40,9 @@ def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError:
 
 
 def check_room(recipe: Recipe, storage: Path, trained_parameters: int) -> None:
-    """Raises `StorageError` when the checkpoints of a run would not fit where they are kept."""
+    """Raises `StorageError` when the checkpoints of a run would not fit into the folder in which it
+    works."""
+    named = "cache" if is_address(recipe.storage.path) else "path"
     kept = recipe.checkpoint.keep + recipe.checkpoint.keep_best
     if recipe.checkpoint.keep_every_steps and recipe.train.steps:
         kept += recipe.train.steps // recipe.checkpoint.keep_every_steps
@@ -50,7 +53,7 @@ def check_room(recipe: Recipe, storage: Path, trained_parameters: int) -> None:
     free = shutil.disk_usage(storage).free
     if needed > free:
         raise StorageError(
-            f"storage.path = {recipe.storage.path}: has room for {free:,} bytes; {kept} "
-            f"checkpoints and one being written take {needed:,}. Free some, or lower "
+            f"storage.{named} = {getattr(recipe.storage, named)}: has room for {free:,} bytes; "
+            f"{kept} checkpoints and one being written take {needed:,}. Free some, or lower "
             "checkpoint.keep"
         )

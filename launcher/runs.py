@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +16,24 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from adapters.mirror import address_of, open_mirror
+from launcher import kept_runs
 from recipes import resolved
+from recipes.address import is_address
 from recipes.errors import CheckpointError, StorageError
 from recipes.files import whole_folder
 from recipes.load import load
 from recipes.recipe import Recipe
 
 
-def check_writable(storage: Path) -> None:
-    """Raises `StorageError` when no run could be kept in this folder.
+def check_writable(storage: str | Path) -> None:
+    """Raises `StorageError` when no run could be kept in this folder, or at this address.
 
     Tried by writing a file into it, or into the nearest folder above that exists.
     """
-    existing = storage
+    if is_address(str(storage)):
+        return kept_runs.check_writable(str(storage))
+    existing = storage = Path(storage)
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     try:
@@ -42,11 +47,14 @@ def check_writable(storage: Path) -> None:
         ) from error
 
 
-def create(storage: Path, name: str) -> Path:
-    """A new run folder: `name`, or the first of `name-2`, `name-3`, … that is free."""
+def create(storage: str | Path, name: str, cache: Path) -> Path:
+    """A new run's folder: `name`, or the first of `name-2`, `name-3`, … that is free. That of a run
+    that is kept at an address lies in the cache."""
+    if is_address(str(storage)):
+        return kept_runs.create(str(storage), name, cache)
     number = 1
     while True:
-        folder = storage / (name if number == 1 else f"{name}-{number}")
+        folder = Path(storage) / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -57,8 +65,14 @@ def create(storage: Path, name: str) -> Path:
             return folder
 
 
-def latest(storage: Path, name: str) -> Path | None:
+def latest(storage: str | Path, name: str, cache: Path) -> Path | None:
     """The run of this name with the highest number, or None."""
+    if is_address(str(storage)):
+        return kept_runs.latest(str(storage), name, cache)
+    return _latest(Path(storage), name)
+
+
+def _latest(storage: Path, name: str) -> Path | None:
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     found = [
         (int(match[1] or 1), folder)
@@ -68,15 +82,19 @@ def latest(storage: Path, name: str) -> Path | None:
     return max(found)[1] if found else None
 
 
-def find(reference: str, storage: Path) -> Path:
-    """A run by its folder, or by its name among the runs of `storage` (the newest of that name).
+def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
+    """A run by its address, its folder, or its name among the runs of `storage` (the newest of that
+    name). `overrides` are those with which its recipe will be loaded.
 
     Raises `CheckpointError` when there is none, with near names.
     """
+    if is_address(reference):
+        return kept_runs.find(reference, overrides)
     folder = Path(reference).expanduser()
     if (folder / "recipe.yaml").is_file():
+        open_mirror(folder).fetch_records()
         return folder.resolve()
-    newest = latest(storage, reference)
+    newest = _latest(storage, reference)
     if newest is not None:
         return newest.resolve()
     known = sorted(path.parent.name for path in storage.glob("*/recipe.yaml"))
@@ -85,6 +103,11 @@ def find(reference: str, storage: Path) -> Path:
         f"Did you mean {near[0]}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
     )
     raise CheckpointError(f"{reference}: there is no such run. {hint}")
+
+
+def name_of(run_dir: Path) -> str:
+    """By what a person calls a run: its address, or its folder."""
+    return address_of(run_dir) or str(run_dir)
 
 
 def check_same(run_dir: Path, recipe: Recipe) -> None:
@@ -98,9 +121,10 @@ def check_same(run_dir: Path, recipe: Recipe) -> None:
         for path, (old, new) in resolved.differences(saved, recipe).items()
         if not path.startswith(resolved.FREE)
     )
+    name = name_of(run_dir)
     raise CheckpointError(
-        f"{run_dir}: cannot be resumed with another recipe: {changed}. Take the changes back, or "
-        f"start a new run from its checkpoint: shoal resume {run_dir} --fork with the changes"
+        f"{name}: cannot be resumed with another recipe: {changed}. Take the changes back, or "
+        f"start a new run from its checkpoint: shoal resume {name} --fork with the changes"
     )
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.base_ref import base_ref, locate
-from adapters.checkpoint_folder import check_base, check_data, newest, reseal
+from adapters.checkpoint_folder import check_base, check_data, reseal
+from adapters.mirror import address_of, open_mirror
 from launcher import runs
+from launcher.following import followed
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
 from launcher.terminal import Display
-from recipes import resolved
+from recipes import address, resolved
 from recipes.errors import CheckpointError, DataError, ShoalError, StorageError
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
@@ -37,6 +39,8 @@ class Outcome:
     resumed."""
 
     run_dir: Path
+    name: str
+    """By what a person calls the run: its address, or its folder."""
     task: str
     steps: int
     stopped: str | None
@@ -57,8 +61,10 @@ def prepare(loaded: LoadedRecipe, display: Display) -> Prepared:
 
 def run(loaded: LoadedRecipe, display: Display, *, resume: bool = False) -> Outcome:
     """Do what a recipe says. With `resume`, its newest run goes on from its newest checkpoint."""
-    storage = Path(loaded.recipe.storage.path)
-    earlier = runs.latest(storage, loaded.recipe.name) if resume else None
+    recipe = loaded.recipe
+    earlier = None
+    if resume:
+        earlier = runs.latest(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
     return _run(loaded, display, earlier=earlier)
 
 
@@ -84,9 +90,9 @@ def _run(
     if earlier is not None:
         runs.check_same(earlier, recipe)
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
-    storage = Path(recipe.storage.path)
+    storage, cache = _storage(recipe, earlier), Path(recipe.storage.cache)
     runs.check_writable(storage)
-    find_sources(recipe.data, Path(recipe.storage.cache))
+    find_sources(recipe.data, cache)
     from cluster.ray_cluster import connected, resources, uses_gpu
     from launcher.drive import import_ray_train
     from launcher.preflight import Preflight, check_room
@@ -96,9 +102,14 @@ def _run(
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
-        check_room(recipe, storage, preflight.land())
-        run_dir = earlier or runs.create(storage, recipe.name)
-        with runs.locked(run_dir), _recorded(run_dir, loaded):
+        work = cache if address.is_address(storage) else Path(storage)
+        check_room(recipe, work, preflight.land())
+        run_dir = earlier or runs.create(storage, recipe.name, cache)
+        with (
+            runs.locked(run_dir),
+            followed(run_dir, display),
+            _recorded(run_dir, loaded),
+        ):
             runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
             job = _job(recipe, run_dir, prepared.folder, base_folder)
             if forked is not None:
@@ -112,6 +123,7 @@ def _run(
                 runs.append_event(run_dir, "finished")
     return Outcome(
         run_dir=run_dir,
+        name=runs.name_of(run_dir),
         task=recipe.task,
         steps=result["steps"],
         stopped=result["why"] if result["stopped"] else None,
@@ -119,6 +131,12 @@ def _run(
         before=runs.read_evaluation(run_dir, "before"),
         after=result["after"],
     )
+
+
+def _storage(recipe: Recipe, earlier: Path | None) -> str:
+    """The folder or address that holds the run; an earlier one may have been moved."""
+    kept_at = address_of(earlier) if earlier is not None else None
+    return address.parent(kept_at) if kept_at is not None else recipe.storage.path
 
 
 def _resumed(job: Job, prepared: Prepared, display: Display) -> Job:
@@ -152,7 +170,8 @@ def _forked(job: Job, parent: Path, prepared: Prepared, display: Display) -> Job
         recipe_digest=resolved.digest(job.recipe),
         data_digest=training_digest(prepared.manifest),
     )
-    display.line(f"A new run, {job.run_dir}, from {folder}")
+    open_mirror(job.run_dir).secure(taken)
+    display.line(f"A new run, {runs.name_of(job.run_dir)}, from {folder}")
     runs.append_event(job.run_dir, "forked", {"run": str(parent), "checkpoint": str(folder)})
     return dataclasses.replace(job, resume_from=taken)
 
@@ -162,7 +181,7 @@ def evaluate(run_dir: Path, display: Display) -> Mapping[str, Any]:
     from cluster.ray_cluster import connected
 
     recipe = load(run_dir / "recipe.yaml").recipe
-    folder = newest(run_dir / "checkpoints")
+    folder = open_mirror(run_dir).newest()
     if folder is None:
         raise CheckpointError(f"{run_dir}: has no checkpoint to evaluate")
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
@@ -177,7 +196,8 @@ def evaluate(run_dir: Path, display: Display) -> Mapping[str, Any]:
             action="evaluate",
             resume_from=folder,
         )
-        found: Mapping[str, Any] = run_attempts(job, connection, display)["after"]
+        with followed(run_dir, display):
+            found: Mapping[str, Any] = run_attempts(job, connection, display)["after"]
     return found
 
 
@@ -194,7 +214,7 @@ def generate(
     recipe = load(run_dir / "recipe.yaml").recipe
     if recipe.task != "causal_lm":
         raise CheckpointError(f"{run_dir}: is a {recipe.task}; only causal models answer prompts")
-    folder = None if base_only else newest(run_dir / "checkpoints")
+    folder = None if base_only else open_mirror(run_dir).newest()
     if folder is None and not base_only:
         raise CheckpointError(f"{run_dir}: has no checkpoint to answer with")
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
@@ -258,6 +278,7 @@ def _job(recipe: Recipe, run_dir: Path, prepared: Path, base_folder: Path) -> Jo
     return Job(
         recipe=recipe,
         run_dir=run_dir,
+        address=address_of(run_dir),
         prepared=prepared,
         base_folder=base_folder,
         base=base_ref(recipe.base.source, recipe.base.revision, base_folder),
@@ -274,7 +295,10 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe) -> Iterator[None]:
         yield
     except ShoalError as error:
         if not (run_dir / "metrics.jsonl").exists():
+            mirror = open_mirror(run_dir)
             shutil.rmtree(run_dir, ignore_errors=True)
+            with suppress(StorageError):
+                mirror.discard()
         else:
             _note_end(run_dir, "failed", error)
         raise

@@ -10,25 +10,26 @@ from typing import Any
 
 from launcher.session import Outcome
 from launcher.terminal import Display
+from recipes.address import is_address
 
 _SCORES = ("accuracy", "f1", "loss", "perplexity")
 
 
 def show_outcome(outcome: Outcome, display: Display) -> None:
     """Tell how a run ended."""
-    run_dir = _short(outcome.run_dir)
+    run = outcome.name if is_address(outcome.name) else _short(outcome.run_dir)
     if outcome.stopped is not None:
         display.line(f"Stopped after step {outcome.steps}; saved in {_short(outcome.checkpoint)}")
-        display.line(f"Go on with: {_shoal()} resume {run_dir}")
+        display.line(f"Go on with: {_shoal()} resume {run}")
         return
     show_scores(outcome.before, outcome.after, display)
     _show_answers(outcome.before, outcome.after, display)
     if outcome.checkpoint is not None:
         display.line(f"\nThe adapter lies in {_short(outcome.checkpoint)}/adapter")
     display.line("Next:")
-    commands = [(f"eval {run_dir}", "measure it again"), ("init", "begin your own")]
+    commands = [(f"eval {run}", "measure it again"), ("init", "begin your own")]
     if outcome.task == "causal_lm":
-        commands.insert(0, (f'generate {run_dir} "..."', "ask it something"))
+        commands.insert(0, (f'generate {run} "..."', "ask it something"))
     width = max(len(command) for command, _ in commands)
     for command, what in commands:
         display.line(f"  {_shoal()} {command:<{width}}  {what}")

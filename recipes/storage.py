@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recipes.address import is_address, what_is_wrong
 from recipes.problem import Problem
 
 
@@ -18,7 +19,7 @@ def default_cache() -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     path: str = "runs"
-    """Folder that holds one folder per run; every node must see it."""
+    """Holds one folder per run: a folder that every node sees, or `s3://bucket/prefix`."""
 
     cache: str = field(default_factory=default_cache)
     """Folder of prepared data and samples; every node must see it. Default: $SHOAL_CACHE."""
@@ -28,10 +29,12 @@ class Storage:
             value = getattr(self, name)
             if not value.strip():
                 yield Problem(path=f"storage.{name}", value=value, message="is empty")
-            elif "://" in value:
-                yield Problem(
-                    path=f"storage.{name}",
-                    value=value,
-                    message="only folders can be used in this version",
-                    hint="Name a folder that every node sees, such as a network file system",
-                )
+        if is_address(self.path) and (wrong := what_is_wrong(self.path)):
+            yield Problem(path="storage.path", value=self.path, message=wrong)
+        if is_address(self.cache):
+            yield Problem(
+                path="storage.cache",
+                value=self.cache,
+                message="can only be a folder",
+                hint="Name a folder that every node sees, such as a network file system",
+            )

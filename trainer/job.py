@@ -24,5 +24,7 @@ class Job:
     """Checkpoint to go on from, or to evaluate."""
     skip: tuple[int, ...] = ()
     """Batches to leave out, besides those that the checkpoint left out."""
+    address: str | None = None
+    """Where else the run is kept; a node that lacks its folder fetches from there."""
     token: str = ""
     """Of this attempt; one whose run has got another since publishes nothing."""

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from adapters import checkpoint, checkpoint_folder
 from adapters.base import load_base
 from adapters.checkpoint_folder import Origin, Position, folder_of
+from adapters.mirror import open_mirror
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import AdapterError, BadLossError, DataError
 from recipes.files import write_whole
@@ -46,7 +47,9 @@ def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, 
     """
     rank = _Rank(job, reporter if dist.get_rank() == 0 else SilentReporter(), pulse or Pulse())
     if job.action == "evaluate":
-        return {"after": rank.evaluate("after")}
+        after = rank.evaluate("after")
+        rank.push_records()
+        return {"after": after, "stopped": False}
     return rank.train()
 
 
@@ -62,10 +65,13 @@ class _Rank:
         self.device = rank_device()
         if self.device.type == "cpu":
             torch.set_num_threads(self.recipe.cluster.cpus_per_worker)
+        self.mirror = open_mirror(job.run_dir, job.address)
+        self.mirror.join()
         self.manifest = read_manifest(job.prepared)
         self.split = open_split(job.prepared, "train")
         position = Position(step=0)
         if job.resume_from is not None:
+            self.mirror.fetch(job.resume_from)
             position = checkpoint_folder.read_position(job.resume_from)
         self.first_step = position.step
         self.order = Order(
@@ -121,6 +127,7 @@ class _Rank:
         if self.recipe.evaluate.after and not stopped:
             after = self.evaluate("after")
         self._finish_saving()
+        self.push_records()
         return {
             "steps": done,
             "stopped": stopped,
@@ -163,6 +170,7 @@ class _Rank:
     def _open_record(self) -> Record | None:
         if not self.is_first:
             return None
+        self.mirror.fetch_curve(self.first_step)
         return Record(
             self.job.run_dir,
             after=self.first_step,
@@ -219,6 +227,11 @@ class _Rank:
             self.checkpoint = folder_of(self.job.run_dir / "checkpoints", self.last_saved)
         self.reporter.phase("saving", 1, 1)
 
+    def push_records(self) -> None:
+        """Bring what rank 0 wrote beside checkpoints to where else the run is kept."""
+        if self.is_first and not is_replaced(self.job.run_dir, self.job.token):
+            self.mirror.push("metrics.jsonl", "ledger", "evaluation")
+
     def _write(self, saved: checkpoint.TrainerState, position: Position, stall_s: float) -> None:
         """In the saver's thread: write, read back, publish. Training stood still for `stall_s`."""
         begin = time.perf_counter()
@@ -248,14 +261,10 @@ class _Rank:
         )
         if is_replaced(self.job.run_dir, self.job.token):
             return
-        rule = self.recipe.checkpoint
-        checkpoint_folder.prune(
-            checkpoints,
-            keep=rule.keep,
-            every=rule.keep_every_steps,
-            best=rule.keep_best,
-            by=rule.best_by,
-        )
+        # First: a checkpoint that is there has the curve that leads to it.
+        self.push_records()
+        self.mirror.push_checkpoint(folder)
+        self._prune(folder)
         self.reporter.event(
             "checkpoint",
             {
@@ -266,6 +275,17 @@ class _Rank:
                 "write_s": time.perf_counter() - begin,
             },
         )
+
+    def _prune(self, saved: Path) -> None:
+        rule = self.recipe.checkpoint
+        kept: dict[str, Any] = {
+            "keep": rule.keep,
+            "every": rule.keep_every_steps,
+            "best": rule.keep_best,
+            "by": rule.best_by,
+        }
+        checkpoint_folder.prune(saved, **kept)
+        self.mirror.prune(saved, **kept)
 
     def evaluate(self, when: str) -> dict[str, Any] | None:
         """Measure on the held-out rows and answer a few prompts; None without held-out rows."""

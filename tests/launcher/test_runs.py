@@ -12,20 +12,20 @@ from recipes.errors import CheckpointError, StorageError
 
 
 def make(storage: Path, name: str) -> Path:
-    folder = runs.create(storage, name)
+    folder = runs.create(storage, name, storage)
     (folder / "recipe.yaml").write_text("")
     return folder
 
 
 def test_names_count_on(tmp_path: Path):
     assert [make(tmp_path, "a").name for _ in range(11)][-2:] == ["a-10", "a-11"]
-    newest = runs.latest(tmp_path, "a")
+    newest = runs.latest(tmp_path, "a", tmp_path)
     assert newest is not None
     assert newest.name == "a-11"
-    assert runs.latest(tmp_path, "b") is None
+    assert runs.latest(tmp_path, "b", tmp_path) is None
     # A folder that holds no run is none.
-    runs.create(tmp_path, "a")
-    assert runs.latest(tmp_path, "a") == newest
+    runs.create(tmp_path, "a", tmp_path)
+    assert runs.latest(tmp_path, "a", tmp_path) == newest
 
 
 def test_finding_by_name_and_by_folder(tmp_path: Path):
@@ -44,7 +44,7 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(StorageError, match=r"storage.path = .*/file/runs: cannot be written"):
         runs.check_writable(tmp_path / "file" / "runs")
     with pytest.raises(StorageError, match="cannot be made"):
-        runs.create(tmp_path / "file", "a")
+        runs.create(tmp_path / "file", "a", tmp_path)
     with pytest.raises(StorageError, match="cannot be written"):
         runs.check_writable(Path("/proc/runs"))
     runs.check_writable(tmp_path / "new" / "runs")

@@ -224,8 +224,16 @@ def test_a_checkpoint_knows_its_position(save: Callable[..., Path]):
 def test_old_checkpoints_and_torn_ones_go(tmp_path: Path):
     for name in ("step_000001", "step_000002", "step_000010", ".step_000011.ab12cd34"):
         (tmp_path / name).mkdir()
-    checkpoint_folder.prune(tmp_path, keep=2)
+    checkpoint_folder.prune(tmp_path / "step_000010", keep=2)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000002", "step_000010"]
+
+
+def test_the_checkpoint_just_saved_stays(tmp_path: Path):
+    """A bad one of a later step was passed over; by its number alone it would be the one kept."""
+    for name in ("step_000004", "step_000008", "step_000100"):
+        (tmp_path / name).mkdir()
+    checkpoint_folder.prune(tmp_path / "step_000008", keep=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step_000008"]
 
 
 @pytest.mark.parametrize(

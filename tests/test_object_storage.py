@@ -1,0 +1,209 @@
+"""The whole chain with a run that is kept on object storage, through the command a person types."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+from test_end_to_end import RECIPE, SHOAL, shoal, wait_for, write_rows
+
+from adapters.object_store import ObjectStore
+from recipes.address import join, working_folder
+from trainer.ledger import read_ledger
+
+STEPS = ["train.steps=300", "checkpoint.every_steps=50", "evaluate.before=false"]
+SECRET = "secret-key-of-a-test"
+
+
+@pytest.fixture(scope="module")
+def workplace(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    write_rows(folder / "train.jsonl", range(64))
+    write_rows(folder / "held_out.jsonl", range(200, 220))
+    (folder / "tiny.yaml").write_text(RECIPE.format(base=llama, steps=8))
+    return folder
+
+
+def losses(text: str) -> list[float]:
+    return [json.loads(line)["loss"] for line in text.splitlines()]
+
+
+def read(address: str, name: str) -> str:
+    content = ObjectStore(address).get(name)
+    assert content is not None, f"{address}/{name}"
+    return content.decode()
+
+
+def checkpoints(address: str) -> list[str]:
+    names = ObjectStore(address).names("checkpoints")
+    return sorted({name.split("/")[1] for name in names})
+
+
+def assert_same_tensors(ours: bytes | None, theirs: bytes) -> None:
+    """Bit by bit; the order of the names in the file's header is not fixed."""
+    assert ours is not None
+    left, right = safetensors.numpy.load(ours), safetensors.numpy.load(theirs)
+    assert left.keys() == right.keys() and left
+    for name, values in left.items():
+        assert values.tobytes() == right[name].tobytes(), name
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed_where_nothing_of_it_is_left(
+    workplace: Path, bucket: str, tmp_path: Path
+):
+    """On a machine that has only the address, a run ends as if it had never been interrupted."""
+    straight = shoal(workplace, "run", "tiny.yaml", *STEPS, "name=straight")
+    assert straight.returncode == 0, straight.stderr
+
+    storage = join(bucket, "some/prefix")
+    address = join(storage, "tiny")
+    folder = working_folder(workplace / "cache", address)
+    options = [*STEPS, f"storage.path={storage}", "checkpoint.keep=2"]
+    process = subprocess.Popen(
+        [SHOAL, "run", "tiny.yaml", *options],
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: "step_000100" in str(checkpoints(address)), process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert f"resume {address}" in output
+    stopped_at = len(read(address, "metrics.jsonl").splitlines())
+    assert 100 <= stopped_at < 300
+    assert checkpoints(address)[-1] == f"step_{stopped_at:06d}"
+    assert len(checkpoints(address)) == 2
+    shutil.rmtree(folder.parent)
+
+    resumed = shoal(workplace, "resume", address)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"step_{stopped_at:06d}" in resumed.stdout
+    assert f"generate {address}" in resumed.stdout
+    expected = workplace / "runs" / "straight"
+    assert losses(read(address, "metrics.jsonl")) == losses(
+        (expected / "metrics.jsonl").read_text()
+    )
+    for part in ("adapter/adapter_model.safetensors", "trainer_state/state.safetensors"):
+        content = ObjectStore(address).get(f"checkpoints/step_000300/{part}")
+        assert_same_tensors(content, (expected / "checkpoints/step_000300" / part).read_bytes())
+    events = [json.loads(line)["event"] for line in read(address, "events.jsonl").splitlines()]
+    assert events.count("started") == 2 and events[-1] == "finished"
+    assert read(address, "logs/rank_001.log").count("---") >= 4  # begun on both occasions
+    store = ObjectStore(address)
+    for name in store.names("ledger"):
+        store.get_file(name, tmp_path / name)
+    assert len(list((tmp_path / "ledger").iterdir())) == 2
+    ours, theirs = read_ledger(tmp_path / "ledger"), read_ledger(expected / "ledger")
+    assert [entry.samples for entry in ours.entries] == [entry.samples for entry in theirs.entries]
+
+    # What opens the store is nowhere, here or there.
+    places = [store.get(name) for name in store.names()]
+    places += [
+        file.read_bytes() for file in (workplace / "cache" / "runs").rglob("*.*") if file.is_file()
+    ]
+    assert not any(SECRET.encode() in content for content in places if content)
+
+    shutil.rmtree(folder)
+    answered = shoal(workplace, "generate", address, "w5 w0", "--max-new-tokens", "3")
+    assert answered.returncode == 0, answered.stderr
+    shutil.rmtree(folder)
+    after = read(address, "evaluation/after.json")
+    store.delete("evaluation/after.json")
+    again = shoal(workplace, "eval", address)
+    assert again.returncode == 0, again.stderr
+    assert read(address, "evaluation/after.json") == after
+
+
+@pytest.mark.slow
+def test_a_bad_newest_checkpoint_and_a_fork(workplace: Path, bucket: str):
+    storage = join(bucket, "runs")
+    first = shoal(workplace, "run", "tiny.yaml", f"storage.path={storage}")
+    assert first.returncode == 0, first.stderr
+    address = join(storage, "tiny")
+    expected = losses(read(address, "metrics.jsonl"))
+    final = ObjectStore(address).get("checkpoints/step_000008/trainer_state/state.safetensors")
+    assert final is not None
+    store = ObjectStore(address)
+    store.put("checkpoints/step_000008/adapter/adapter_config.json", b"{}")
+    shutil.rmtree(working_folder(workplace / "cache", storage))
+    resumed = shoal(workplace, "run", "tiny.yaml", f"storage.path={storage}", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    said = r"Passing over a checkpoint: s3://\S+/step_000008/adapter/adapter_config.json: differs"
+    assert re.search(said, resumed.stdout.replace("\n", "")), resumed.stdout
+    assert losses(read(address, "metrics.jsonl")) == expected
+    name = "checkpoints/step_000008/trainer_state/state.safetensors"
+    assert_same_tensors(store.get(name), final)
+    # A run of its own from there, also kept there.
+    forked = shoal(workplace, "resume", address, "--fork", "train.steps=12")
+    assert forked.returncode == 0, forked.stderr
+    second = join(storage, "tiny-2")
+    assert len(losses(read(second, "metrics.jsonl"))) == 12
+    assert losses(read(second, "metrics.jsonl"))[:8] == expected
+    assert checkpoints(second)[-1] == "step_000012"
+
+
+def test_what_cannot_be_used_is_one_line_and_starts_nothing(
+    workplace: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    found = shoal(workplace, "run", "tiny.yaml", "storage.path=s3://no-such-bucket/runs")
+    assert found.returncode == 1
+    assert "there is no such bucket" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+    assert "starting Ray" not in found.stdout
+    missing = shoal(workplace, "resume", join(bucket, "tiny"))
+    assert missing.returncode == 1
+    assert f"{bucket}/tiny: there is no such run. Runs in {bucket}: none" in missing.stderr
+    other = shoal(workplace, "run", "tiny.yaml", "storage.path=gs://bucket/runs")
+    assert other.returncode == 2
+    assert "only folders and s3://bucket/prefix can be used" in other.stderr
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    off = shoal(workplace, "run", "tiny.yaml", f"storage.path={bucket}")
+    assert off.returncode == 1
+    assert "http://127.0.0.1:9 cannot be reached" in off.stderr
+
+
+def test_a_run_that_never_began_leaves_nothing_there(workplace: Path, bucket: str):
+    found = shoal(
+        workplace, "run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]"
+    )
+    assert found.returncode == 1
+    assert ObjectStore(bucket).names() == []
+
+
+@pytest.mark.slow
+def test_ranks_on_a_cluster_that_knows_nothing_of_the_store(
+    local_ray: None, workplace: Path, bucket: str
+):
+    """Its Ray was started without AWS_*: the ranks have them from the driver alone."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def known() -> list[str]:
+        return [name for name in os.environ if name.startswith("AWS_")]
+
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"} & set(ray.get(known.remote()))
+    context = ray.get_runtime_context()
+    run = shoal(
+        workplace,
+        "run",
+        "tiny.yaml",
+        f"storage.path={bucket}",
+        f"cluster.address={context.gcs_address}",
+    )
+    assert run.returncode == 0, run.stderr
+    assert checkpoints(join(bucket, "tiny")) == ["step_000004", "step_000008"]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [file for file in session.rglob("*") if file.is_file() and "logs" in file.parts]
+    assert files
+    assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
