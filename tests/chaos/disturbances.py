@@ -1,4 +1,5 @@
-"""What can happen to a run. Each disturbance does it once, and says what it did."""
+"""What can happen to a run. Each disturbance does it once, and says what it did; None when it found
+nothing to do it to."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import psutil
 
 from chaos.workplace import Command, wait_until
 
-Disturbance = Callable[[Command, Path, random.Random], str]
+Disturbance = Callable[[Command, Path, random.Random], str | None]
 
 
-def kill_rank(command: Command, run: Path, luck: random.Random) -> str:
+def kill_rank(command: Command, run: Path, luck: random.Random) -> str | None:
     """A training process is gone."""
-    return _kill_one(command.ranks(), luck)
+    return _kill_one(_when_there(command.ranks, command), luck)
 
 
 def kill_driver(command: Command, run: Path, luck: random.Random) -> str:
@@ -26,31 +27,31 @@ def kill_driver(command: Command, run: Path, luck: random.Random) -> str:
     return "killed the driver"
 
 
-def kill_raylet(command: Command, run: Path, luck: random.Random) -> str:
+def kill_raylet(command: Command, run: Path, luck: random.Random) -> str | None:
     """Ray's own process on the node is gone, and with it all that ran under it."""
-    return _kill_one(command.raylets(), luck)
+    return _kill_one(_when_there(command.raylets, command), luck)
 
 
-def kill_rank_while_saving(command: Command, run: Path, luck: random.Random) -> str:
+def kill_rank_while_saving(command: Command, run: Path, luck: random.Random) -> str | None:
     """The writer is gone in the middle of a checkpoint."""
     if not _wait_for_writing(command, run, luck):
-        return "no checkpoint was being written any more"
-    return f"while saving: {_kill_one(command.ranks(), luck)}"
+        return None
+    return _kill_one(command.ranks(), luck)
 
 
-def kill_driver_while_saving(command: Command, run: Path, luck: random.Random) -> str:
+def kill_driver_while_saving(command: Command, run: Path, luck: random.Random) -> str | None:
     if not _wait_for_writing(command, run, luck):
-        return "no checkpoint was being written any more"
+        return None
     command.kill()
-    return "while saving: killed the driver"
+    return "killed the driver"
 
 
-def delay_rank(command: Command, run: Path, luck: random.Random) -> str:
+def delay_rank(command: Command, run: Path, luck: random.Random) -> str | None:
     """A training process stands still for a moment and goes on."""
     return _stop_one(command, luck, seconds=luck.uniform(0.2, 3.0))
 
 
-def stop_rank(command: Command, run: Path, luck: random.Random) -> str:
+def stop_rank(command: Command, run: Path, luck: random.Random) -> str | None:
     """A training process stands still until it is killed for it."""
     return _stop_one(command, luck, seconds=None)
 
@@ -106,18 +107,24 @@ OTHERS: dict[str, Disturbance] = {
 }
 
 
-def _kill_one(processes: list[psutil.Process], luck: random.Random) -> str:
+def _when_there(find: Callable[[], list[psutil.Process]], command: Command) -> list[psutil.Process]:
+    """Processes, waited for: workers may just be starting."""
+    wait_until(lambda: bool(find()), command)
+    return find()
+
+
+def _kill_one(processes: list[psutil.Process], luck: random.Random) -> str | None:
     if not processes:
-        return "found nothing to kill"
+        return None
     chosen = luck.choice(processes)
     chosen.kill()
     return f"killed process {chosen.pid}"
 
 
-def _stop_one(command: Command, luck: random.Random, seconds: float | None) -> str:
-    ranks = command.ranks()
+def _stop_one(command: Command, luck: random.Random, seconds: float | None) -> str | None:
+    ranks = _when_there(command.ranks, command)
     if not ranks:
-        return "found nothing to stop"
+        return None
     chosen = luck.choice(ranks)
     chosen.send_signal(signal.SIGSTOP)
     if seconds is None:

@@ -109,6 +109,8 @@ class _Teller:
     def disturb(self, kind: str, disturb: Disturbance) -> None:
         step, attempts = steps_done(self.story.run), attempts_of(self.story.run)
         what = disturb(self.command, self.story.run, self.luck)
+        if what is None:
+            return
         self.story.happened.append(f"{kind} after step {step}: {what}")
         if kind not in _WITHOUT_A_TRACE:
             # The next one is to meet a run that has got over this one.
