@@ -143,7 +143,9 @@ class _Attempts:
 
     def _claim(self) -> None:
         """From now on nothing but the next attempt writes into the run. Waits while it cannot be
-        written, such as on a full disk."""
+        written, such as on a full disk. Measuring claims nothing: the run may be under way."""
+        if self.job.action != "train":
+            return
         self.job = dataclasses.replace(self.job, token=uuid.uuid4().hex)
         begin = time.monotonic()
         told = False
