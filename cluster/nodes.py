@@ -24,6 +24,11 @@ def num_nodes() -> int:
     return sum(node["Alive"] for node in ray.nodes())
 
 
+def own_node() -> str:
+    """The node that this process is connected to, by Ray's id."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def workers_that_fit(cluster: Cluster, *, gpu: bool, avoid: Collection[str] = ()) -> int:
     """Workers that the free resources of the nodes hold, nodes to `avoid` (Ray's ids) left out."""
     needed = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if gpu else {})

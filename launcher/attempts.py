@@ -66,7 +66,12 @@ class _Attempts:
         while True:
             crew = self._crew()
             self._claim()
-            self._note("attempt", {"workers": crew.workers, "avoid": sorted(crew.avoid)})
+            details = {
+                "workers": crew.workers,
+                "avoid": sorted(crew.avoid),
+                "driver_node": nodes.own_node(),
+            }
+            self._note("attempt", details)
             self.display.phase("starting workers", 0, 0)
             try:
                 result = drive(self.job, crew, self.connection, self._tell, self.wishes)

@@ -71,7 +71,8 @@ def drive(
     try:
         attempt.run()
     except RayError as error:
-        raise attempt.lost(str(error).splitlines()[0]) from error
+        what = str(error).splitlines()[0].rstrip(".")
+        raise attempt.lost(f"Ray does not answer: {what}") from error
     if attempt.fit.error is not None:
         raise attempt.failed(attempt.fit.error) from attempt.fit.error
     return {**attempt.fit.result, "why": attempt.why}
