@@ -11,7 +11,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayEr
 from launcher.policy import Fault, Kind
 from recipes.errors import BadLossError, ShoalError, StorageError, TrainingError
 
-_SIGNS_OF_A_LOST_PEER = ("gloo", "nccl", "connection", "socket", "broken pipe", "store")
+_SIGNS_OF_A_LOST_PEER = ("gloo", "nccl", "connection", "socket", "broken pipe", "tcpstore")
 _SIGNS_OF_THE_MACHINE = ("cuda error", "cublas", "cudnn", "ecc", "uncorrectable", "nvlink")
 
 
