@@ -57,7 +57,7 @@ def run(
     from launcher.terminal import open_display
 
     loaded = load(recipe, overrides or [])
-    with open_display() as display, _interruptible():
+    with _interruptible(), open_display() as display:
         outcome = session.run(loaded, display, resume=resume)
     show_outcome(outcome, display)
     _exit_as(outcome)
@@ -82,7 +82,7 @@ def resume(
 
     run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
     go_on = session.fork if fork else session.resume
-    with open_display() as display, _interruptible():
+    with _interruptible(), open_display() as display:
         outcome = go_on(run_dir, overrides or [], display)
     show_outcome(outcome, display)
     _exit_as(outcome)
@@ -100,7 +100,7 @@ def prepare(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None
     from launcher import session
     from launcher.terminal import open_display
 
-    with open_display() as display, _interruptible():
+    with _interruptible(), open_display() as display:
         prepared = session.prepare(load(recipe, overrides or []), display)
     display.line(f"Prepared data lies in {prepared.folder}")
 
@@ -178,7 +178,7 @@ def evaluate(run: RunArgument) -> None:
     from launcher.terminal import open_display
 
     run_dir = runs.find(run, Path.cwd() / "runs")
-    with open_display() as display, _interruptible():
+    with _interruptible(), open_display() as display:
         found = session.evaluate(run_dir, display)
     show_scores(runs.read_evaluation(run_dir, "before"), found, display)
 
@@ -220,7 +220,7 @@ def generate(
 
     run_dir = runs.find(run, Path.cwd() / "runs")
     # The answer alone goes to the standard output.
-    with open_display(Console(stderr=True, highlight=False)) as display, _interruptible():
+    with _interruptible(), open_display(Console(stderr=True, highlight=False)) as display:
         text = session.generate(
             run_dir,
             prompt,
@@ -238,7 +238,11 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except Preempted:
-        typer.echo("shoal: the machine is wanted back; what was saved before stays", err=True)
+        typer.echo(
+            "shoal: the machine is wanted back. What was saved before stays; "
+            "go on with `shoal resume`",
+            err=True,
+        )
         raise typer.Exit(ASK_AGAIN) from None
     except KeyboardInterrupt:
         typer.echo("shoal: interrupted; what was saved before stays", err=True)

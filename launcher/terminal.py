@@ -106,13 +106,11 @@ class BarDisplay:
         self._progress.stop()
 
     def phase(self, name: str, done: int, total: int) -> None:
-        if name not in self._tasks:
-            self._begin(name, total)
+        self._begin(name, total)
         self._progress.update(self._tasks[name], completed=done, total=total or None)
 
     def step(self, metrics: Mapping[str, Any]) -> None:
-        if "training" not in self._tasks:
-            self._begin("training", metrics["steps"])
+        self._begin("training", metrics["steps"])
         self._progress.update(
             self._tasks["training"],
             completed=metrics["step"],
@@ -123,9 +121,10 @@ class BarDisplay:
     def _begin(self, name: str, total: int) -> None:
         # A phase whose end nobody told is over when the next begins.
         for task in self._progress.tasks:
-            if task.total is None:
+            if task.total is None and task.description != name:
                 self._progress.update(task.id, completed=1, total=1)
-        self._tasks[name] = self._progress.add_task(name, total=total or None, note="")
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total or None, note="")
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
