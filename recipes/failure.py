@@ -20,7 +20,7 @@ class Failure:
     wait_s: float = 600.0
     """How long to wait for room: for enough workers, or on a full disk (seconds)."""
 
-    start_s: float = 300.0
+    start_s: float = 600.0
     """Workers that have not started by then are killed and started again (seconds)."""
 
     hang_s: float | None = None

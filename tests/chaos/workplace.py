@@ -26,7 +26,7 @@ train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rat
 zero: {{stage: {stage}}}
 cluster: {{workers: 2, device: cpu}}
 checkpoint: {{every_steps: 20, keep: 3}}
-failure: {{max_restarts: 100, backoff_s: 0.5, start_s: 60, hang_s: 15}}
+failure: {{max_restarts: 100, backoff_s: 0.5, start_s: 90, hang_s: 15}}
 evaluate: {{before: false, generate: 0}}
 storage: {{cache: cache, path: runs}}
 """

@@ -62,6 +62,7 @@ def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster
         "name=drained",
         f"cluster.address={cluster.address}",
         "cluster.workers=[1,3]",
+        "failure.start_s=300",
         "train.steps=600",
     )
     command = Command(workplace, arguments, workplace / "drained.log")
@@ -88,6 +89,7 @@ def test_a_run_shrinks_with_its_nodes_and_grows_again(workplace: Path, cluster):
         "name=elastic",
         f"cluster.address={cluster.address}",
         "cluster.workers=[1,3]",
+        "failure.start_s=300",
     )
     command = Command(workplace, arguments, workplace / "elastic.log")
     command.start()
