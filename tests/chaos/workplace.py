@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,7 +122,8 @@ class Command:
     def kill(self) -> None:
         """The command alone, as a node that loses power would not: its ranks live on a moment."""
         self.descendants()
-        os.kill(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         self.wait(10)
 
     def clean_up(self) -> None:
@@ -151,15 +152,15 @@ def name_of(process: psutil.Process) -> str:
 
 
 def wait_until(ready: Callable[[], bool], command: Command, timeout_s: float = 90) -> bool:
-    """Wait until something is so; False when the command ended first."""
+    """Wait until something is so; False when the command has ended, whose ranks may live on."""
     end = time.monotonic() + timeout_s
-    while not ready():
-        if command.status() is not None:
-            return False
+    while command.status() is None:
+        if ready():
+            return True
         if time.monotonic() > end:
             raise TimeoutError(command.tail())
         time.sleep(0.02)
-    return True
+    return False
 
 
 def steps_done(run: Path) -> int:

@@ -15,7 +15,7 @@ from chaos.workplace import Command, make_workplace, steps_done, wait_until
 
 from trainer.ledger import read_ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 _STORE_BYTES = 100 * 2**20
 _DRAIN = [
@@ -30,7 +30,7 @@ _SOON = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_workplace(tmp_path_factory.mktemp("elastic"), steps=1200, rate=1e-4)
+    return make_workplace(tmp_path_factory.mktemp("elastic"), steps=800, rate=1e-4)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster
         node = next(iter(cluster.worker_nodes)).node_id
         notice = [*_DRAIN, "--address", cluster.address, "--node-id", node]
         subprocess.run(notice, check=True, capture_output=True)
-        assert command.wait(300) == 0, command.tail()
+        assert command.wait(600) == 0, command.tail()
     finally:
         command.clean_up()
     assert [event["why"] for event in events_of(run, "stopping")] == ["draining"]
@@ -108,7 +108,7 @@ def test_a_run_shrinks_with_its_nodes_and_grows_again(workplace: Path, cluster):
         wait_until(lambda: len(events_of(run, "attempt")) == 3, command, timeout_s=300)
         assert events_of(run, "attempt")[2]["workers"] == 3, command.tail()
         assert events_of(run, "stopping")[0]["why"] == "grow"
-        assert command.wait(300) == 0, command.tail()
+        assert command.wait(600) == 0, command.tail()
     finally:
         command.clean_up()
     alone = tell(workplace, "alone", [], random.Random(0))
