@@ -3,8 +3,6 @@ in a folder of the cache, which is what is returned."""
 
 from __future__ import annotations
 
-import difflib
-import re
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from adapters.mirror import ObjectMirror, open_mirror
 from adapters.object_store import ObjectStore
+from launcher import run_names
 from recipes.address import join, last_name, parent, what_is_wrong, working_folder
 from recipes.errors import CheckpointError, StorageError
 from recipes.load import load
@@ -29,25 +28,25 @@ def check_writable(address: str) -> None:
 
 def create(address: str, name: str, cache: Path) -> Path:
     """A new run: `name`, or the first of `name-2`, `name-3`, … that is free."""
-    number = 1
-    while True:
-        own = join(address, name if number == 1 else f"{name}-{number}")
+    for own_name in run_names.numbered(name):
+        own = join(address, own_name)
         folder = working_folder(cache, own)
         if ObjectMirror(folder, own).take(uuid.uuid4().hex):
             return folder
-        number += 1
+    raise AssertionError("there is always a next name")
 
 
 def latest(address: str, name: str, cache: Path) -> Path | None:
     """The run of this name with the highest number, or None."""
-    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     store = ObjectStore(address)
-    found = [
-        (int(match[1] or 1), child)
-        for child in store.children()
-        if (match := pattern.fullmatch(child)) and store.get(f"{child}/{_RECIPE}") is not None
-    ]
-    return _fetched(join(address, max(found)[1]), cache) if found else None
+    same = [child for child in store.children() if run_names.newest(name, [child])]
+    newest = run_names.newest(name, _runs(store, same))
+    return _fetched(join(address, newest), cache) if newest is not None else None
+
+
+def _runs(store: ObjectStore, names: Sequence[str]) -> list[str]:
+    """Those of some names that runs have."""
+    return [name for name in names if store.get(f"{name}/{_RECIPE}") is not None]
 
 
 def find(address: str, overrides: Sequence[str]) -> Path:
@@ -79,8 +78,8 @@ def _fetched(address: str, cache: Path) -> Path:
 def _hint(address: str) -> str:
     above = parent(address)
     store = ObjectStore(above, patience_s=0)
-    known = [name for name in store.children() if store.get(f"{name}/{_RECIPE}") is not None]
-    near = difflib.get_close_matches(last_name(address), known, n=1)
+    known = _runs(store, store.children())
+    near = run_names.near(last_name(address), known)
     if near:
-        return f"Did you mean {join(above, near[0])}?"
+        return f"Did you mean {join(above, near)}?"
     return f"Runs in {above}: {', '.join(known) or 'none'}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adapters.mirror import address_of, open_mirror
-from launcher import kept_runs
+from launcher import kept_runs, run_names
 from recipes import resolved
 from recipes.address import is_address
 from recipes.errors import CheckpointError, StorageError
@@ -52,17 +50,16 @@ def create(storage: str | Path, name: str, cache: Path) -> Path:
     that is kept at an address lies in the cache."""
     if is_address(str(storage)):
         return kept_runs.create(str(storage), name, cache)
-    number = 1
-    while True:
-        folder = Path(storage) / (name if number == 1 else f"{name}-{number}")
+    for own in run_names.numbered(name):
+        folder = Path(storage) / own
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            number += 1
+            continue
         except OSError as error:
             raise StorageError(f"{folder}: cannot be made: {error.strerror or error}") from error
-        else:
-            return folder
+        return folder
+    raise AssertionError("there is always a next name")
 
 
 def latest(storage: str | Path, name: str, cache: Path) -> Path | None:
@@ -73,13 +70,12 @@ def latest(storage: str | Path, name: str, cache: Path) -> Path | None:
 
 
 def _latest(storage: Path, name: str) -> Path | None:
-    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    found = [
-        (int(match[1] or 1), folder)
-        for folder in (storage.iterdir() if storage.is_dir() else ())
-        if (match := pattern.fullmatch(folder.name)) and (folder / "recipe.yaml").is_file()
-    ]
-    return max(found)[1] if found else None
+    newest = run_names.newest(name, _names(storage))
+    return storage / newest if newest is not None else None
+
+
+def _names(storage: Path) -> list[str]:
+    return sorted(file.parent.name for file in storage.glob("*/recipe.yaml"))
 
 
 def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
@@ -97,11 +93,9 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
     newest = _latest(storage, reference)
     if newest is not None:
         return newest.resolve()
-    known = sorted(path.parent.name for path in storage.glob("*/recipe.yaml"))
-    near = difflib.get_close_matches(reference, known, n=1)
-    hint = (
-        f"Did you mean {near[0]}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
-    )
+    known = _names(storage)
+    near = run_names.near(reference, known)
+    hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
     raise CheckpointError(f"{reference}: there is no such run. {hint}")
 
 

@@ -38,14 +38,17 @@ def write_rows(file: Path, numbers: range) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.fixture(scope="module")
-def workplace(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe, its rows, and a finished run."""
-    folder = tmp_path_factory.mktemp("workplace")
+def make_workplace(folder: Path, llama: Path) -> Path:
+    """A folder with a recipe and its rows."""
     write_rows(folder / "train.jsonl", range(64))
     write_rows(folder / "held_out.jsonl", range(200, 220))
     (folder / "tiny.yaml").write_text(RECIPE.format(base=llama, steps=8))
     return folder
+
+
+@pytest.fixture(scope="module")
+def workplace(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workplace(tmp_path_factory.mktemp("workplace"), llama)
 
 
 def shoal(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.numpy
-from test_end_to_end import RECIPE, SHOAL, shoal, wait_for, write_rows
+from test_end_to_end import SHOAL, make_workplace, shoal, wait_for
 
 from adapters.object_store import ObjectStore
 from recipes.address import join, working_folder
@@ -24,11 +24,7 @@ SECRET = "secret-key-of-a-test"
 
 @pytest.fixture(scope="module")
 def workplace(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workplace")
-    write_rows(folder / "train.jsonl", range(64))
-    write_rows(folder / "held_out.jsonl", range(200, 220))
-    (folder / "tiny.yaml").write_text(RECIPE.format(base=llama, steps=8))
-    return folder
+    return make_workplace(tmp_path_factory.mktemp("workplace"), llama)
 
 
 def losses(text: str) -> list[float]:

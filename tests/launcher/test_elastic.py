@@ -48,6 +48,22 @@ def cluster() -> Iterator[object]:
         cluster.shutdown()
 
 
+def start(workplace: Path, cluster, name: str, *more: str) -> Command:
+    """A run on one to three workers of the cluster."""
+    arguments = (
+        "run",
+        "tiny.yaml",
+        f"name={name}",
+        f"cluster.address={cluster.address}",
+        "cluster.workers=[1,3]",
+        "failure.start_s=300",
+        *more,
+    )
+    command = Command(workplace, arguments, workplace / f"{name}.log")
+    command.start()
+    return command
+
+
 def events_of(run: Path, kind: str) -> list[dict]:
     lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == kind]
@@ -56,17 +72,7 @@ def events_of(run: Path, kind: str) -> list[dict]:
 def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster):
     """As a cloud gives notice: the run saves, and goes on without the node before it is gone."""
     run = workplace / "runs" / "drained"
-    arguments = (
-        "run",
-        "tiny.yaml",
-        "name=drained",
-        f"cluster.address={cluster.address}",
-        "cluster.workers=[1,3]",
-        "failure.start_s=300",
-        "train.steps=600",
-    )
-    command = Command(workplace, arguments, workplace / "drained.log")
-    command.start()
+    command = start(workplace, cluster, "drained", "train.steps=600")
     try:
         assert wait_until(lambda: steps_done(run) > 30, command), command.tail()
         node = next(iter(cluster.worker_nodes)).node_id
@@ -83,16 +89,7 @@ def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster
 
 def test_a_run_shrinks_with_its_nodes_and_grows_again(workplace: Path, cluster):
     run = workplace / "runs" / "elastic"
-    arguments = (
-        "run",
-        "tiny.yaml",
-        "name=elastic",
-        f"cluster.address={cluster.address}",
-        "cluster.workers=[1,3]",
-        "failure.start_s=300",
-    )
-    command = Command(workplace, arguments, workplace / "elastic.log")
-    command.start()
+    command = start(workplace, cluster, "elastic")
     try:
         assert wait_until(lambda: steps_done(run) > 30, command), command.tail()
         assert [event["workers"] for event in events_of(run, "attempt")] == [3]
