@@ -282,9 +282,10 @@ class ObjectMirror:
         self._store.put_file(seal, folder / MANIFEST)
 
     def prune(self, saved: Path, *, keep: int, every: int | None, best: int, by: str) -> None:
-        there = sorted(self._store.children(_CHECKPOINTS))
-        folders = [Path(name) for name in there if Path(name).name.startswith("step_")]
-        sealed = _sealed(self._store.names(_CHECKPOINTS))
+        names = self._store.names(_CHECKPOINTS)
+        sealed = _sealed(names)
+        there = sorted({name.split("/")[1] for name in names})
+        folders = [Path(_CHECKPOINTS, name) for name in there if name.startswith("step_")]
         # What is later than the checkpoint just saved was passed over, or it would be later still.
         past = [folder for folder in folders if folder.name <= saved.name]
         whole = [folder for folder in past if folder.name in sealed]

@@ -1,7 +1,7 @@
 """What it costs to be able to go on, and how long it takes.
 
-- stall: how long training stands still for a checkpoint, against a step; the rest is done in the
-  background.
+- stall: how long training stands still for a checkpoint, against a step, by ZeRO stage; the rest is
+  done in the background.
 - overhead: the time that a step's ledger and metrics take, and the processor time of heartbeats,
   against a step.
 - recovery: from a SIGKILL of one of two workers to the message, and to the end of the next step.
@@ -30,11 +30,15 @@ _STEPS = 40
 
 def measure(folder: Path) -> dict[str, Any]:
     """On the quickstart's model and data, two workers."""
-    trained = shoal(folder, 2, f"train.steps={_STEPS}", "checkpoint.every_steps=4")
+    by_stage = {
+        stage: shoal(
+            folder, 2, f"train.steps={_STEPS}", "checkpoint.every_steps=4", f"zero.stage={stage}"
+        )
+        for stage in range(4)
+    }
     return {
-        "step_s": trained.step_s(),
-        "checkpoint": _checkpoint(trained),
-        "overhead": _overhead(trained),
+        "checkpoint": {f"stage_{stage}": _checkpoint(run) for stage, run in by_stage.items()},
+        "overhead": _overhead(by_stage[0]),
         "recovery": [_recovery(folder, number) for number in range(_ROUNDS)],
     }
 
@@ -47,6 +51,7 @@ def _checkpoint(trained: Trained) -> dict[str, Any]:
     ]
     stall_s = statistics.median(event["stall_s"] for event in saved)
     return {
+        "step_s": trained.step_s(),
         "checkpoints": len(saved),
         "bytes": saved[-1]["bytes"],
         "stall_s": stall_s,

@@ -17,23 +17,34 @@ from adapters.checkpoint import Tensors, TrainerState
 from trainer.engine import Engine, trainable
 from trainer.optimizers import OPTIMIZERS, Values
 
+# Elements that are added up at once: as large as a network likes, and no second adapter in memory.
+_BUCKET = 2**24
+
 
 @torch.no_grad()
-def gather(engine: Engine, step: int) -> TrainerState:
-    """The whole state after `step` ≥ 1 steps, on the CPU, on all ranks. Collective."""
+def gather(engine: Engine, step: int) -> TrainerState | None:
+    """The whole state after `step` ≥ 1 steps, in host memory on rank 0. Collective.
+
+    The other ranks, which only give their parts, get None.
+    """
     form = OPTIMIZERS[engine.optimizer_name].state
+    wanted = dist.get_rank() == 0
+    if engine.stage == 0 and not wanted:
+        return None
     master: Tensors = {}
     kinds: dict[str, Tensors] = {}
     for name, whole, values in _as_it_is(engine) if engine.stage == 0 else _put_together(engine):
-        master[name] = _to_cpu(whole).float()
+        master[name] = _copy(whole).float()
         for kind, tensor in form.pack(values).items():
-            kinds.setdefault(kind, {})[name] = _to_cpu(tensor)
+            kinds.setdefault(kind, {})[name] = _copy(tensor)
+    if not wanted:
+        return None
     return TrainerState(
         step=step, master=master, optimizer_name=engine.optimizer_name, optimizer=kinds
     )
 
 
-def _to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().clone()
 
 
@@ -45,24 +56,44 @@ def _as_it_is(engine: Engine) -> Iterator[tuple[str, torch.Tensor, Values]]:
 
 
 def _put_together(engine: Engine) -> Iterator[tuple[str, torch.Tensor, Values]]:
-    """Stages 1 to 3: the same, from the parts of all ranks."""
+    """Stages 1 to 3: the same on rank 0, from the parts of all ranks. Nothing on the others."""
     form = OPTIMIZERS[engine.optimizer_name].state
     masters = _masters(engine)
     states = [form.read(engine.optimizer.state[master]) for master in masters]
-    for name, parameter in trainable(engine.model).items():
-        part = _own_part(engine, parameter)
+    for bucket in _buckets(engine):
+        wholes = _add_up(engine, bucket, masters)
         values = {
-            kind: _add_up(engine, part, [state[kind] for state in states]) for kind in form.kinds
+            kind: _add_up(engine, bucket, [state[kind] for state in states]) for kind in form.kinds
         }
-        yield name, _add_up(engine, part, masters), values
+        for name, whole in wholes.items():
+            yield name, whole, {kind: tensors[name] for kind, tensors in values.items()}
 
 
-def _add_up(engine: Engine, part: _Part, masters: list[torch.Tensor]) -> torch.Tensor:
-    """A whole parameter, float32; adding nothing but zeros to each element changes none."""
-    whole = torch.zeros(part.shape.numel(), device=engine.device)
-    whole[part.of_parameter] = masters[part.master][part.of_master].to(engine.device)
-    dist.all_reduce(whole)
-    return whole.reshape(part.shape)
+def _buckets(engine: Engine) -> Iterator[dict[str, _Part]]:
+    """What this rank steps of all parameters, by name, some at a time."""
+    bucket: dict[str, _Part] = {}
+    elements = 0
+    for name, parameter in trainable(engine.model).items():
+        bucket[name] = part = _own_part(engine, parameter)
+        elements += part.shape.numel()
+        if elements >= _BUCKET:
+            yield bucket
+            bucket, elements = {}, 0
+    if bucket:
+        yield bucket
+
+
+def _add_up(engine: Engine, bucket: dict[str, _Part], masters: list[torch.Tensor]) -> Tensors:
+    """Whole parameters, float32, on rank 0; adding nothing but zeros to an element changes none."""
+    sizes = [part.shape.numel() for part in bucket.values()]
+    row = torch.zeros(sum(sizes), device=engine.device)
+    for whole, part in zip(row.split(sizes), bucket.values(), strict=True):
+        whole[part.of_parameter] = masters[part.master][part.of_master].to(engine.device)
+    dist.reduce(row, dst=0)
+    if dist.get_rank() != 0:
+        return {}
+    wholes = zip(bucket.items(), row.cpu().split(sizes), strict=True)
+    return {name: whole.reshape(part.shape) for (name, part), whole in wholes}
 
 
 @torch.no_grad()

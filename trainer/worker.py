@@ -201,13 +201,13 @@ class _Rank:
         return minutes is not None and self.saver.minutes_since_last() >= minutes
 
     def _save(self, step: int, scores: Mapping[str, float]) -> None:
-        """Begin to save a checkpoint: all ranks gather, rank 0 writes while all go on."""
+        """Begin to save a checkpoint: all ranks give their parts, rank 0 writes while all go on."""
         begin = time.perf_counter()
         self.pulse.mark("saving", step)
         self.saver.finish()
         gathered = state.gather(self.engine, step)
         self.last_saved = step
-        if self.is_first:
+        if gathered is not None:
             position = Position(
                 step=step,
                 skipped=self.order.skipped,
