@@ -104,3 +104,25 @@ def _kill(process: "subprocess.Popen[str]") -> tuple[str, str]:
     with suppress(ProcessLookupError):  # it may have ended by itself in between
         os.killpg(process.pid, signal.SIGKILL)
     return process.communicate()
+
+
+def spawn(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start `command` and go on; what it prints is appended to `log`, or lost.
+
+    Raises CommandError when it cannot be started.
+    """
+    try:
+        with (log or Path(os.devnull)).open("ab") as output:
+            return subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **env} if env else None,
+                # A terminal's Ctrl-C is for the run, which then ends what it has started.
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CommandError(command, None, f"cannot be started ({error})", "") from error

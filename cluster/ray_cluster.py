@@ -1,25 +1,25 @@
-"""A Ray cluster to run on: started on this machine, or one that is there already."""
+"""A Ray cluster to run on: started on this machine or in a job of SLURM, or there already."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import psutil
 import ray
 from ray._private.ray_logging import stdout_deduplicator
 
-from recipes.cluster import Cluster
+from cluster.allocation import Head
+from cluster.membership import Membership
+from cluster.ray_node import OBJECT_STORE_BYTES, end_all
+from recipes.cluster import AUTO_ADDRESS, Cluster
 from recipes.errors import ClusterError
 
-# Ray leaves a third of the machine's memory to its object store; shoal passes names of files.
-_OBJECT_STORE_BYTES = 256 * 2**20
-
-_EXIT_S = 5.0
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # A Ray lives as long as these two of its processes.
 _VITAL = ("raylet", "gcs_server")
 
@@ -44,20 +44,46 @@ _LOCAL_ENVIRONMENT = {
 }
 
 
+class Connection(Protocol):
+    """This process's connection to Ray."""
+
+    def open(self) -> None:
+        """Connect. Raises `ClusterError` when the cluster cannot be reached."""
+
+    def close(self) -> None:
+        """Disconnect; a Ray that was started here is gone afterwards."""
+
+    def is_lost(self) -> bool:
+        """Whether a Ray that was started here has died, and with it all that ran on it."""
+
+    def renew(self) -> None:
+        """Start another Ray in the place of one that is lost."""
+
+
 @contextmanager
-def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[Connection]:
+def connected(
+    cluster: Cluster, num_cpus: int | None = None, tell: Callable[[str], None] = print
+) -> Iterator[Connection]:
     """Connected to the recipe's cluster; a Ray that was started here is ended with it.
 
-    `num_cpus` is what a Ray that is started here offers; all of the machine's when left out.
+    `num_cpus` is what a Ray that is started on this machine offers; all cores when left out. `tell`
+    is told what is waited for.
 
     Raises `ClusterError` when the cluster cannot be reached.
     """
-    connection = Connection(cluster, num_cpus)
     if ray.is_initialized():
-        yield connection
+        yield ExistingRay(cluster)
         return
-    settings = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if cluster.address is None else {})
+    settings = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if cluster.kind == "local" else {})
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
+    # Ray would print a paragraph for every worker that dies, which shoal tells in one line.
+    # RAY_DEDUP_LOGS_SKIP_REGEX does the same, but is read when ray is imported.
+    stdout_deduplicator.skip_re = re.compile("")
+    if cluster.kind == "slurm":
+        with in_allocation(cluster, tell) as connection:
+            yield connection
+        return
+    connection = LocalRay(num_cpus) if cluster.kind == "local" else ExistingRay(cluster)
     connection.open()
     try:
         yield connection
@@ -65,41 +91,71 @@ def connected(cluster: Cluster, num_cpus: int | None = None) -> Iterator[Connect
         connection.close()
 
 
-class Connection:
-    """This process's connection to Ray, and the processes of a Ray that was started for it."""
+@contextmanager
+def in_allocation(cluster: Cluster, tell: Callable[[str], None]) -> Iterator[Connection]:
+    """Connected to the Ray of this SLURM job, which is brought up and taken down."""
+    connection = Head(cluster, Membership.from_environment(), tell)
+    try:
+        connection.open()
+        yield connection
+    finally:
+        connection.close()
+        connection.dismiss()
 
-    def __init__(self, cluster: Cluster, num_cpus: int | None) -> None:
-        self._cluster = cluster
+
+class LocalRay:
+    """A Ray of our own on this machine."""
+
+    def __init__(self, num_cpus: int | None) -> None:
         self._num_cpus = num_cpus
         self._roots: list[psutil.Process] = []
         self._vital: list[psutil.Process] = []
 
     def open(self) -> None:
-        """Connect. Raises `ClusterError` when the cluster cannot be reached."""
         here = psutil.Process()
         before = here.children()
-        try:
-            _connect(self._cluster, self._num_cpus)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            where = self._cluster.address or "this machine"
-            raise ClusterError(
-                f"cluster.address: Ray on {where} cannot be reached: {str(error).splitlines()[0]}"
-            ) from error
+        with _reaching("this machine"):
+            ray.init(
+                # "local" starts a new Ray whatever RAY_ADDRESS says.
+                address="local",
+                num_cpus=self._num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **_QUIET,
+            )
         self._roots = [child for child in here.children() if child not in before]
         self._vital = [root for root in self._roots if root.name() in _VITAL]
 
     def close(self) -> None:
-        """Disconnect; a Ray that was started here is gone afterwards."""
         started = self._roots + [child for root in self._roots for child in _children(root)]
         ray.shutdown()
-        _end(started)
+        end_all(started)
 
     def is_lost(self) -> bool:
-        """Whether a Ray that was started here has died, and with it all that ran on it."""
         return not all(_lives(process) for process in self._vital)
 
     def renew(self) -> None:
-        """Start another Ray in the place of one that is lost."""
+        self.close()
+        self.open()
+
+
+class ExistingRay:
+    """A cluster that was there before."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._address = cluster.address or AUTO_ADDRESS
+
+    def open(self) -> None:
+        with _reaching(self._address):
+            ray.init(address=self._address, **_QUIET)
+
+    def close(self) -> None:
+        ray.shutdown()
+
+    def is_lost(self) -> bool:
+        return False
+
+    def renew(self) -> None:
         self.close()
         self.open()
 
@@ -118,35 +174,14 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _end(processes: list[psutil.Process]) -> None:
-    """Wait for processes of a Ray that was shut down, and kill what does not end.
-
-    Workers of Ray 2.60 can hang in their exit handler for ever, on a lock of an event loop that is
-    destroyed already: about one run in ten left its train controller behind.
-    """
-    _, left = psutil.wait_procs(processes, timeout=_EXIT_S)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=_EXIT_S)
-
-
-def _connect(cluster: Cluster, num_cpus: int | None) -> None:
-    # Ray would print a paragraph for every worker that dies, which shoal tells in one line.
-    # RAY_DEDUP_LOGS_SKIP_REGEX does the same, but is read when ray is imported.
-    stdout_deduplicator.skip_re = re.compile("")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if cluster.address is not None:
-        ray.init(address=cluster.address, **quiet)
-        return
-    ray.init(
-        # "local" starts a new Ray whatever RAY_ADDRESS says.
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **quiet,
-    )
+@contextmanager
+def _reaching(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise ClusterError(
+            f"cluster.address: Ray on {where} cannot be reached: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def uses_gpu(cluster: Cluster, resources: Mapping[str, float]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from launcher import looking
 from launcher.install import check_install
+from launcher.jobs import Job
 from launcher.signals import ASK_AGAIN, INTERRUPTED, Preempted, raise_from_schedulers
+from launcher.submit import dry_run, is_submitted, submit_again
+from launcher.submit import submit as submit_new
 from recipes import shipped
 from recipes.errors import RecipeError, ShoalError
 from recipes.load import LoadedRecipe, load
@@ -51,12 +55,18 @@ def run(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the last run.")
     ] = False,
 ) -> None:
-    """Prepare, train and evaluate as a recipe says."""
-    from launcher import session
-    from launcher.summary import show_outcome
+    """Prepare, train and evaluate as a recipe says, and wait for it."""
     from launcher.terminal import open_display
 
     loaded = load(recipe, overrides or [])
+    if is_submitted(loaded.recipe):
+        if resume:
+            raise RecipeError("--resume: resume a run of a job by its name: shoal resume RUN")
+        _wait_for_job(*submit_new(loaded))
+        return
+    from launcher import session
+    from launcher.summary import show_outcome
+
     with _interruptible(), open_display() as display:
         outcome = session.run(loaded, display, resume=resume)
     show_outcome(outcome, display)
@@ -76,16 +86,137 @@ def resume(
     Where and on how many workers it runs, the ZeRO stage, the micro-batch, and what is saved and
     measured may change; what changes the mathematics needs --fork.
     """
-    from launcher import runs, session
+    from launcher import runs
+
+    run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
+    if is_submitted(load(run_dir / "recipe.yaml", overrides or []).recipe):
+        if fork:
+            raise RecipeError("--fork: a job cannot fork yet; fork with cluster.kind=local or ray")
+        job = submit_again(run_dir, overrides or [])
+        typer.echo(f"Submitted {run_dir.name} again as {job.kind} job {job.id}")
+        return
+    _go_on(run_dir, overrides or [], fork=fork)
+
+
+def _go_on(run_dir: Path, overrides: list[str], *, fork: bool = False) -> None:
+    from launcher import session
     from launcher.summary import show_outcome
     from launcher.terminal import open_display
 
-    run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
     go_on = session.fork if fork else session.resume
     with _interruptible(), open_display() as display:
-        outcome = go_on(run_dir, overrides or [], display)
+        outcome = go_on(run_dir, overrides, display)
     show_outcome(outcome, display)
     _exit_as(outcome)
+
+
+@app.command()
+def submit(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    only_show: Annotated[
+        bool, typer.Option("--dry-run", help="Show the script that would be submitted.")
+    ] = False,
+) -> None:
+    """Submit a run to the scheduler that cluster.kind names, and tell its name."""
+    loaded = load(recipe, overrides or [])
+    if only_show:
+        typer.echo(dry_run(loaded), nl=False)
+        return
+    run_dir, job = submit_new(loaded)
+    typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {run_dir}")
+    typer.echo(f"Follow it with: shoal logs -f {run_dir.name}")
+
+
+def _wait_for_job(run_dir: Path, job: Job) -> None:
+    """Show what a job prints until it has ended, and end as it did."""
+    typer.echo(
+        f"Submitted {run_dir.name} as {job.kind} job {job.id}; it goes on without this shoal"
+    )
+    try:
+        _print_log(run_dir, rank=None, follow=True)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"shoal: {run_dir.name} goes on. Follow it with `shoal logs -f {run_dir.name}`, end it "
+            f"with `shoal stop {run_dir.name}`",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    told = looking.see(run_dir).told
+    if told.word != "finished":
+        typer.echo(f"shoal: {run_dir.name}: {told.word}: {told.text}", err=True)
+        raise typer.Exit(INTERRUPTED if told.word == "stopped" else 1)
+
+
+@app.command()
+def ps(
+    storage: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
+) -> None:
+    """List runs, the last changed last."""
+    from launcher import runs
+    from launcher.terminal import open_display
+
+    seen = [looking.see(storage / name) for name in runs.names(storage)]
+    if not seen:
+        typer.echo(f"There are no runs in {storage}")
+        return
+    open_display().table("", looking.COLUMNS, looking.rows(seen))
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Tell how a run is, and what happened to it last."""
+    from launcher import runs
+
+    run_dir = runs.find(run, Path.cwd() / "runs")
+    seen = looking.see(run_dir)
+    place = f" ({seen.job.kind} job {seen.job.id})" if seen.job else ""
+    typer.echo(f"{seen.name}{place}: {seen.told.word}. {seen.told.text}".rstrip(". "))
+    if seen.step is not None:
+        typer.echo(f"  step {seen.step}, loss {seen.loss:.4f}")
+    typer.echo(f"  folder {run_dir}")
+    for line in looking.recent_events(run_dir, 10):
+        typer.echo(f"  {line}")
+
+
+@app.command()
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    rank: Annotated[
+        int | None, typer.Option(help="Of this rank; left out, of the job.", min=0)
+    ] = None,
+) -> None:
+    """Show what a run prints."""
+    from launcher import runs
+
+    with _interruptible():
+        _print_log(runs.find(run, Path.cwd() / "runs"), rank=rank, follow=follow)
+
+
+def _print_log(run_dir: Path, *, rank: int | None, follow: bool) -> None:
+    for part in looking.read_log(run_dir, rank=rank, follow=follow):
+        typer.echo(part, nl=False)
+
+
+@app.command()
+def stop(
+    run: RunArgument,
+    now: Annotated[bool, typer.Option("--now", help="Without saving first; jobs only.")] = False,
+) -> None:
+    """Let a run save and stop after its step, wherever it runs. `shoal resume` goes on with it."""
+    from launcher import runs
+    from launcher.submit import stop_run
+
+    typer.echo(stop_run(runs.find(run, Path.cwd() / "runs"), now=now))
+
+
+@app.command(hidden=True)
+def node(run_dir: Path) -> None:
+    """What a job's script runs on each of its nodes."""
+    from launcher.node import work_as_node
+
+    raise typer.Exit(work_as_node(run_dir, lambda: _go_on(run_dir, []), status_of))
 
 
 def _exit_as(outcome: Outcome) -> None:
@@ -266,20 +397,34 @@ def _options(
 
 
 def main() -> None:
-    """The border: every error becomes one clear text and an exit status. 2 is a wrong recipe or
-    command line, 130 a person's interruption, 75 a scheduler's (resume the run), 1 all else."""
+    """The border: every error becomes one clear text and an exit status."""
     raise_from_schedulers()
+    sys.exit(status_of(_main))
+
+
+def _main() -> None:
+    check_install()
+    app()
+
+
+def status_of(action: Callable[[], None]) -> int:
+    """The exit status of what a command does, with its error shown: 2 is a wrong recipe or command
+    line, 130 a person's interruption, 75 a scheduler's (resume the run), 1 all else."""
     try:
-        check_install()
-        app()
+        action()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except typer.Exit as end:
+        return end.exit_code
     except RecipeError as error:
-        _fail(error, status=2)
+        return _fail(error, status=2)
     except ShoalError as error:
-        _fail(error, status=1)
+        return _fail(error, status=1)
+    return 0
 
 
-def _fail(error: ShoalError, status: int) -> None:
+def _fail(error: ShoalError, status: int) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     typer.echo(f"shoal: error: {error}", err=True)
-    sys.exit(status)
+    return status

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from cluster import nodes
 from cluster.ray_cluster import Connection
 from launcher.faults import AttemptFailedError, Whereabouts, fault_of
+from launcher.log_files import rank_log
 from launcher.mailbox import MailboxReporter, open_mailbox, start_beating
 from launcher.policy import Fault, must_stop
 from launcher.signals import Wishes
@@ -106,7 +107,7 @@ class _Attempt:
             num_ranks=crew.workers,
             start_s=job.recipe.failure.start_s,
             hang_s=job.recipe.failure.hang_s,
-            logs=log_file(job.run_dir, 0).parent,
+            logs=rank_log(job.run_dir, 0).parent,
             on_event=on_event,
         )
 
@@ -186,7 +187,7 @@ class _Attempt:
             error,
             ranks=self._ranks,
             step=self._step,
-            logs=log_file(self.job.run_dir, 0).parent,
+            logs=rank_log(self.job.run_dir, 0).parent,
         )
         if self._watch.hang is None:
             return failed
@@ -249,6 +250,8 @@ def _trainer(job: Job, crew: Crew, mailbox: Any) -> TorchTrainer:
             use_gpu=crew.gpu,
             resources_per_worker=per_worker,
             label_selector=_elsewhere(crew.avoid),  # type: ignore[call-arg]
+            # Without GPUs every core of every node is to be used, not one node after the other.
+            placement_strategy="PACK" if crew.gpu else "SPREAD",
         ),
         run_config=RunConfig(
             name="ray",
@@ -300,7 +303,7 @@ def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     import ray.train
 
     rank = ray.train.get_context().get_world_rank()
-    _redirect_output(log_file(job.run_dir, rank))
+    _redirect_output(rank_log(job.run_dir, rank))
     from trainer.pulse import Pulse
 
     pulse = Pulse()
@@ -308,11 +311,6 @@ def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     from trainer.worker import work
 
     return work(job, MailboxReporter(config["mailbox"]), pulse)
-
-
-def log_file(run_dir: Path, rank: int) -> Path:
-    """Where a rank's own output and that of its libraries goes."""
-    return run_dir / "logs" / f"rank_{rank:03d}.log"
 
 
 def _redirect_output(file: Path) -> None:

@@ -70,11 +70,12 @@ def latest(storage: str | Path, name: str, cache: Path) -> Path | None:
 
 
 def _latest(storage: Path, name: str) -> Path | None:
-    newest = run_names.newest(name, _names(storage))
+    newest = run_names.newest(name, names(storage))
     return storage / newest if newest is not None else None
 
 
-def _names(storage: Path) -> list[str]:
+def names(storage: Path) -> list[str]:
+    """All runs of a folder, sorted."""
     return sorted(file.parent.name for file in storage.glob("*/recipe.yaml"))
 
 
@@ -93,7 +94,7 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
     newest = _latest(storage, reference)
     if newest is not None:
         return newest.resolve()
-    known = _names(storage)
+    known = names(storage)
     near = run_names.near(reference, known)
     hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
     raise CheckpointError(f"{reference}: there is no such run. {hint}")

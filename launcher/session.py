@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from adapters.base_ref import base_ref, locate
 from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
+from cluster.membership import is_inside
 from launcher import runs
 from launcher.following import followed
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
+from launcher.requests import forget, heard
 from launcher.terminal import Display
 from recipes import address, resolved
 from recipes.errors import CheckpointError, DataError, ShoalError, StorageError
@@ -105,10 +107,13 @@ def _run(
         work = cache if address.is_address(storage) else Path(storage)
         check_room(recipe, work, preflight.land())
         run_dir = earlier or runs.create(storage, recipe.name, cache)
+        if not is_inside():  # a job's script does so before a scheduler may ask for anything
+            forget(run_dir)
         with (
             runs.locked(run_dir),
             followed(run_dir, display),
-            _recorded(run_dir, loaded),
+            heard(run_dir),
+            _recorded(run_dir, loaded, is_new=earlier is None),
         ):
             runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
             job = _job(recipe, run_dir, prepared.folder, base_folder)
@@ -240,7 +245,7 @@ def connected_with_display(
 ) -> Iterator[Connection]:
     """Connected to the recipe's cluster, with the time it takes shown."""
     display.phase("starting Ray", 0, 0)
-    with connected(recipe.cluster) as connection:
+    with connected(recipe.cluster, tell=display.line) as connection:
         display.phase("starting Ray", 1, 1)
         yield connection
 
@@ -286,15 +291,15 @@ def _job(recipe: Recipe, run_dir: Path, prepared: Path, base_folder: Path) -> Jo
 
 
 @contextmanager
-def _recorded(run_dir: Path, loaded: LoadedRecipe) -> Iterator[None]:
-    """A run's recipe and what becomes of it, on disk. A run that fails on purpose before its first
-    step leaves nothing."""
+def _recorded(run_dir: Path, loaded: LoadedRecipe, *, is_new: bool) -> Iterator[None]:
+    """A run's recipe and what becomes of it, on disk. A new run that fails on purpose before its
+    first step leaves nothing."""
     write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
     runs.append_event(run_dir, "started")
     try:
         yield
     except ShoalError as error:
-        if not (run_dir / "metrics.jsonl").exists():
+        if is_new and not (run_dir / "metrics.jsonl").exists():
             mirror = open_mirror(run_dir)
             shutil.rmtree(run_dir, ignore_errors=True)
             with suppress(StorageError):

@@ -8,11 +8,17 @@ from typing import Literal
 
 from recipes.problem import Problem
 
+AUTO_ADDRESS = "auto"
+"""The Ray cluster that runs on this machine, or that RAY_ADDRESS names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
+    kind: Literal["local", "ray", "slurm"] = "local"
+    """This machine; a Ray cluster that is there, driven from here; or a SLURM job of its own."""
+
     address: str | None = None
-    """Address of a running Ray cluster, such as `auto`; left out, Ray starts on this machine."""
+    """Address of the Ray cluster for kind ray; left out, `auto`: the one this machine is in."""
 
     workers: list[int] = field(default_factory=lambda: [1])
     """Training processes, one per GPU; or [fewest, most]. Changes speed, not the result."""
@@ -22,6 +28,12 @@ class Cluster:
 
     cpus_per_worker: int = 1
     """CPU cores kept for each worker; without a GPU also its number of threads."""
+
+    form_s: float = 300.0
+    """How long the nodes of a job may take until all have joined its Ray cluster (seconds)."""
+
+    interface: str | None = None
+    """Network interface for Ray and the workers, such as `ib0`; found out when left out."""
 
     def problems(self) -> Iterator[Problem]:
         if self.cpus_per_worker < 1:
@@ -37,6 +49,17 @@ class Cluster:
                 value=list(self.workers),
                 message="is no number of workers",
                 allowed="a number ≥ 1, or the fewest and the most",
+            )
+        if self.form_s < 1:
+            yield Problem(
+                path="cluster.form_s", value=self.form_s, message="is too short", allowed="≥ 1"
+            )
+        if self.address is not None and self.kind != "ray":
+            yield Problem(
+                path="cluster.address",
+                value=self.address,
+                message=f"means nothing to cluster.kind = {self.kind}",
+                hint="Set cluster.kind: ray, or leave the address out",
             )
 
     @property

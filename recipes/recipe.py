@@ -14,6 +14,7 @@ from recipes.data import Data
 from recipes.evaluate import Evaluate
 from recipes.failure import Failure
 from recipes.problem import Problem
+from recipes.slurm import Slurm
 from recipes.storage import Storage
 from recipes.train import Train
 from recipes.zero import Zero
@@ -51,6 +52,9 @@ class Recipe:
     cluster: Cluster = field(default_factory=Cluster)
     """Where the workers run."""
 
+    slurm: Slurm = field(default_factory=Slurm)
+    """The job that is submitted with `cluster.kind: slurm`."""
+
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     """When the adapter and the optimizer state are saved."""
 
@@ -80,6 +84,7 @@ class Recipe:
         if self.seed < 0:
             yield Problem(path="seed", value=self.seed, message="is negative", allowed="≥ 0")
         yield from self._worker_problems()
+        yield from self._slurm_problems()
         if self.task == "sequence_classification":
             yield from self._classification_problems()
         elif self.data.labels:
@@ -142,6 +147,27 @@ class Recipe:
                 allowed=f"1 to {useful}",
             )
 
+    def _slurm_problems(self) -> Iterator[Problem]:
+        slurm, cluster = self.slurm, self.cluster
+        if cluster.kind != "slurm" or slurm.nodes < 1 or not cluster.workers:
+            return
+        if cluster.most_workers < slurm.nodes:
+            yield Problem(
+                path="slurm.nodes",
+                value=slurm.nodes,
+                message=f"{cluster.most_workers} workers leave nodes without any",
+                allowed=f"1 to {cluster.most_workers}",
+            )
+        room = slurm.nodes * (slurm.gpus_per_node or cluster.most_workers)
+        if cluster.most_workers > room:
+            yield Problem(
+                path="cluster.workers",
+                value=list(cluster.workers),
+                message=f"{slurm.nodes} nodes with slurm.gpus_per_node = {slurm.gpus_per_node} "
+                f"have {room} GPUs, and each worker takes one",
+                allowed=f"up to {room}",
+            )
+
     def _classification_problems(self) -> Iterator[Problem]:
         if self.data.format in ("messages", "text"):
             yield Problem(
@@ -187,6 +213,7 @@ def all_problems(recipe: Recipe) -> list[Problem]:
         recipe.train,
         recipe.zero,
         recipe.cluster,
+        recipe.slurm,
         recipe.checkpoint,
         recipe.failure,
         recipe.evaluate,

@@ -14,6 +14,7 @@ from recipes.recipe import Recipe
 
 FREE = (
     "cluster.",
+    "slurm.",
     "storage.",
     "checkpoint.",
     "evaluate.",

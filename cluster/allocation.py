@@ -1,0 +1,149 @@
+"""A Ray cluster inside a SLURM job: every node runs `shoal node`, and lends itself to the first.
+
+The first node listens until the others have come, starts Ray's head at the address by which they
+reached it, and tells them; they start Ray too, start it again when it dies, and end it when the
+first node goes away.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+
+from cluster.membership import Membership
+from cluster.ray_node import NodeOptions, RayNode, address_of_interface
+from cluster.rendezvous import Guest, Host
+from recipes.cluster import Cluster
+from recipes.errors import ClusterError
+
+_LOOPBACK = "127.0.0.1"
+_POLL_S = 0.5
+_TELL_AFTER_S = 10.0
+_RESTART_S = 5.0
+
+
+class Head:
+    """The first node's part: the cluster as the driver sees it."""
+
+    def __init__(self, cluster: Cluster, membership: Membership, tell: Callable[[str], None]):
+        self._cluster = cluster
+        self._membership = membership
+        self._tell = tell
+        self._host = Host(membership.meeting())
+        self._node: RayNode | None = None
+
+    def open(self) -> None:
+        """Bring Ray up on all nodes that come, and connect this process to it.
+
+        Raises `ClusterError` with the absent nodes after `cluster.form_s`, unless the recipe allows
+        for fewer workers.
+        """
+        end = time.monotonic() + self._cluster.form_s
+        self._wait_for(self._absent_guests, "come", end)
+        self._node = RayNode(_options(self._membership, self._address()))
+        address = self._node.cluster_address()
+        self._host.tell(address)
+        ray.init(
+            address=address,
+            _node_ip_address=self._address(),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        self._wait_for(self._absent_raylets, "started Ray", end)
+
+    def is_lost(self) -> bool:
+        """Whether Ray on this node has died, and the cluster with it."""
+        return self._node is None or not self._node.is_alive()
+
+    def close(self) -> None:
+        """Disconnect, and end Ray on this node; the others go on waiting for another head."""
+        ray.shutdown()
+        if self._node is not None:
+            self._node.stop()
+            self._node = None
+
+    def renew(self) -> None:
+        self.close()
+        self.open()
+
+    def dismiss(self) -> None:
+        """Send the other nodes home."""
+        self._host.close()
+
+    def _address(self) -> str:
+        if self._cluster.interface is not None:
+            return address_of_interface(self._cluster.interface)
+        return next(iter(self._host.guests().values()), _LOOPBACK)
+
+    def _absent_guests(self) -> set[str]:
+        return set(self._membership.nodes[1:]) - self._host.guests().keys()
+
+    def _absent_raylets(self) -> set[str]:
+        """Raylets have no names of SLURM's; where one is missing, all that may be are told."""
+        expected = 1 + len(self._host.guests())
+        alive = sum(node["Alive"] for node in ray.nodes())
+        return set(self._host.guests()) if alive < expected else set()
+
+    def _wait_for(self, absent: Callable[[], set[str]], what: str, end: float) -> None:
+        begin = time.monotonic()
+        told = False
+        while missing := absent():
+            names = ", ".join(sorted(missing))
+            if time.monotonic() > end:
+                text = f"Not all nodes have {what} within cluster.form_s = "
+                text += f"{self._cluster.form_s:g} s; absent: {names}"
+                if self._cluster.least_workers == self._cluster.most_workers:
+                    raise ClusterError(
+                        f"{text}. See what they printed in the job's log, exclude them with "
+                        "slurm.exclude, or allow for fewer workers with cluster.workers: [min, max]"
+                    )
+                self._tell(text)
+                return
+            if not told and time.monotonic() - begin > _TELL_AFTER_S:
+                told = True
+                self._tell(f"Waiting for nodes: {names}")
+            time.sleep(_POLL_S)
+
+
+def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) -> None:
+    """Another node's part, until the first node ends it.
+
+    Raises `ClusterError` when the first node cannot be reached.
+    """
+    guest = Guest(membership.meeting(), membership.node, cluster.form_s)
+    address = (
+        address_of_interface(cluster.interface)
+        if cluster.interface is not None
+        else guest.own_address()
+    )
+    node: RayNode | None = None
+    head: str | None = None
+    try:
+        while True:
+            heard = guest.hear(_POLL_S)
+            died = node is not None and not node.is_alive()
+            if node is not None and died:
+                tell(f"{membership.node}: Ray has ended, starting it again: {node.last_words()}")
+            if node is not None and (heard or died):
+                node.stop()
+                node = None
+                # A node that was given up while its link was down: the head is told so first.
+                time.sleep(_RESTART_S if died else 0.0)
+            head = heard or head
+            if node is None and head is not None:
+                node = RayNode(_options(membership, address), head)
+    except EOFError:
+        return
+    finally:
+        if node is not None:
+            node.stop()
+        guest.close()
+
+
+def _options(membership: Membership, address: str) -> NodeOptions:
+    folder = Path(f"/tmp/shoal-{membership.job}-{membership.restarts}-{membership.index}")
+    return NodeOptions(address=address, num_cpus=membership.num_cpus, folder=folder)

@@ -1,0 +1,143 @@
+"""How the nodes of a job find each other: the first listens, the others come and stay connected.
+
+A connection tells three things without any shared file: who has come, by which address the others
+reach the first node, and that the job is over, when it ends. Both sides prove that they know the
+job's token (the challenge of `multiprocessing.connection`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+
+from recipes.errors import ClusterError
+
+# Below the ports that Linux gives to outgoing connections, some for each job: others may be taken.
+_FIRST_PORT, _PORTS_PER_JOB, _JOBS = 16000, 8, 2000
+_ASK_AGAIN_S = 0.5
+_BROKEN = (OSError, EOFError, AuthenticationError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """Where and by what the nodes of one start of a job meet."""
+
+    job: int
+    host: str
+    """Name of the first node, which all others can resolve."""
+    token: bytes = field(repr=False)
+
+    def ports(self) -> Iterator[int]:
+        first = _FIRST_PORT + _PORTS_PER_JOB * (self.job % _JOBS)
+        return iter(range(first, first + _PORTS_PER_JOB))
+
+
+class Host:
+    """The first node's side. Raises `ClusterError` when none of the job's ports is free."""
+
+    def __init__(self, meeting: Meeting) -> None:
+        self._listener = _listen(meeting)
+        self._guests: dict[str, Connection] = {}
+        self._message: str | None = None
+        self._lock = threading.Lock()
+        threading.Thread(target=self._welcome, daemon=True, name="rendezvous").start()
+
+    def guests(self) -> dict[str, str]:
+        """Names of the nodes that have come, and the address of this node that each has reached."""
+        with self._lock:
+            return {name: _own_address(guest) for name, guest in self._guests.items()}
+
+    def tell(self, message: str) -> None:
+        """Tell all, and whoever comes later."""
+        with self._lock:
+            self._message = message
+            for guest in self._guests.values():
+                with suppress(OSError):  # one that has gone is for Ray to notice
+                    guest.send(message)
+
+    def close(self) -> None:
+        """Send all home."""
+        self._listener.close()
+        with self._lock:
+            for guest in self._guests.values():
+                guest.close()
+
+    def _welcome(self) -> None:
+        while True:
+            try:
+                guest = self._listener.accept()
+                name = guest.recv()
+            except (EOFError, AuthenticationError, ConnectionError):
+                continue  # not one of ours
+            except OSError:
+                return  # closed
+            with self._lock:
+                self._guests[name] = guest
+                if self._message is not None:
+                    with suppress(OSError):
+                        guest.send(self._message)
+
+
+class Guest:
+    """Another node's side, from the moment it has found the first node.
+
+    Raises `ClusterError` when it does not within `timeout_s`.
+    """
+
+    def __init__(self, meeting: Meeting, node: str, timeout_s: float) -> None:
+        self._host = _reach(meeting, timeout_s)
+        self._host.send(node)
+
+    def own_address(self) -> str:
+        """The address of this node that leads to the first."""
+        return _own_address(self._host)
+
+    def hear(self, timeout_s: float) -> str | None:
+        """The next message, or None when there is none in time. Raises `EOFError` at the end."""
+        try:
+            return str(self._host.recv()) if self._host.poll(timeout_s) else None
+        except ConnectionError as error:
+            raise EOFError from error
+
+    def close(self) -> None:
+        self._host.close()
+
+
+def _listen(meeting: Meeting) -> Listener:
+    for port in meeting.ports():
+        with suppress(OSError):
+            return Listener(("0.0.0.0", port), backlog=1024, authkey=meeting.token)
+    ports = list(meeting.ports())
+    raise ClusterError(
+        f"{meeting.host}: ports {ports[0]} to {ports[-1]}, by which the nodes of job {meeting.job} "
+        "meet, are all taken"
+    )
+
+
+def _reach(meeting: Meeting, timeout_s: float) -> Connection:
+    end = time.monotonic() + timeout_s
+    while True:
+        why = ""
+        for port in meeting.ports():
+            try:
+                return Client((meeting.host, port), authkey=meeting.token)
+            except _BROKEN as error:
+                why = str(error)
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"{meeting.host}: the first node cannot be reached for {timeout_s:g} s: {why}. "
+                "Check that its name leads to it, and that no firewall is between the nodes"
+            )
+        time.sleep(_ASK_AGAIN_S)
+
+
+def _own_address(connection: Connection) -> str:
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        return str(same.getsockname()[0])

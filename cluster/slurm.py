@@ -1,0 +1,92 @@
+"""SLURM by its commands: handing a job in, asking for it, ending it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cluster.process import CommandError, run
+from recipes.errors import ClusterError
+
+_TIMEOUT_S = 60.0
+_FORMAT = "%T|%r|%N"
+
+# By SLURM's own words (squeue(1), JOB STATE CODES).
+_QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+_RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+
+Phase = Literal["queued", "running", "ended", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """What a scheduler says of a job."""
+
+    phase: Phase
+    word: str = ""
+    """The scheduler's own word, such as PENDING."""
+    why: str = ""
+    """Its reason, such as Resources."""
+    nodes: str = ""
+
+
+def submit(script: Path) -> str:
+    """Hand a script in: the job's id. Raises `ClusterError` with what sbatch says."""
+    try:
+        answer = run(["sbatch", "--parsable", str(script)], timeout_s=_TIMEOUT_S)
+    except CommandError as error:
+        raise ClusterError(f"slurm: the job is not taken: {_said(error)}") from error
+    return answer.stdout.strip().split(";")[0]
+
+
+def _said(error: CommandError) -> str:
+    if error.returncode is None:
+        return f"{error.why}. Submit from a machine that has SLURM's commands"
+    lines = [line.removeprefix("sbatch: error: ") for line in error.stderr.splitlines()]
+    return " ".join(lines)
+
+
+def state(job: str) -> JobState:
+    """What SLURM says of a job now; unknown when it has forgotten it, as it does after a while.
+
+    Raises `ClusterError` when SLURM cannot be asked.
+    """
+    asked = _ask(["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={_FORMAT}"])
+    if asked:
+        word, why, nodes = asked.splitlines()[0].split("|")
+        return JobState(
+            phase=_phase(word), word=word, why="" if why == "None" else why, nodes=nodes
+        )
+    # Accounting lags behind a job's end by a second or two, and not every cluster has it.
+    kept = _ask(["sacct", "--noheader", "--parsable2", "-X", f"--jobs={job}", "--format=State"])
+    if kept:
+        word = kept.splitlines()[0].split(" ")[0]
+        return JobState(phase=_phase(word), word=word)
+    return JobState(phase="unknown")
+
+
+def _phase(word: str) -> Phase:
+    if word in _QUEUED:
+        return "queued"
+    return "running" if word in _RUNNING else "ended"
+
+
+def _ask(command: list[str]) -> str:
+    """What a command prints; nothing when SLURM does not know the job, or keeps no account."""
+    try:
+        return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
+    except CommandError as error:
+        forgotten = "Invalid job id" in error.stderr
+        no_account = command[0] == "sacct"
+        if forgotten or no_account:
+            return ""
+        raise ClusterError(f"slurm: cannot be asked: {_said(error)}") from error
+
+
+def cancel(job: str) -> None:
+    """End a job at once, waiting or not. Raises `ClusterError` when SLURM does not."""
+    try:
+        run(["scancel", job], timeout_s=_TIMEOUT_S)
+    except CommandError as error:
+        raise ClusterError(f"slurm: job {job} cannot be ended: {_said(error)}") from error

@@ -1,0 +1,114 @@
+"""The batch script of a run, as a function of its recipe: what `shoal submit` hands to sbatch."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipes.recipe import Recipe
+from recipes.slurm import Slurm
+
+_LOG = "slurm.log"
+
+_SCRIPT = """\
+#!/bin/bash
+# The job of a run of shoal, written by `shoal submit`.
+{options}
+
+run={run}
+rm -f "$run/.stop"
+# SLURM sends this before the time limit, and before it gives the nodes to a more urgent job. Not to
+# srun, which would hand it to every process of Ray; the run looks for the file.
+trap 'echo preempted > "$run/.stop"' USR1
+{setup}
+# A password of the job's own Ray, which its processes inherit.
+RAY_AUTH_TOKEN=$(od -An -vN32 -tx1 /dev/urandom | tr -d ' \\n')
+SHOAL_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\\n' ' ')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN SHOAL_NODES
+
+# One task a node. The first drives the run and its exit status is that of the run; a node that is
+# lost does not take the others with it.
+rm -f "$run/.status"
+{srun} "$run" &
+while wait $!; kill -0 $! 2>/dev/null; do :; done
+status=$(cat "$run/.status" 2>/dev/null || echo 1)
+
+if [ "$status" = {ask_again} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_requeues} ]; then
+    scontrol requeue "$SLURM_JOB_ID" && sleep 300
+elif [ "$status" = {interrupted} ]; then
+    scancel "$SLURM_JOB_ID" && sleep 300
+fi
+exit "$status"
+"""
+
+
+def script(recipe: Recipe, run_dir: Path, *, shoal: str) -> str:
+    """What SLURM runs for a run that lies in `run_dir`; `shoal` is the command on the nodes."""
+    slurm = recipe.slurm
+    command = [*_srun(slurm, cpus_per_node(recipe)), slurm.shoal or shoal, "node"]
+    return _SCRIPT.format(
+        options="\n".join(f"#SBATCH {option}" for option in _options(recipe, run_dir)),
+        run=shlex.quote(str(run_dir)),
+        setup="\n".join(["", *slurm.setup, ""]) if slurm.setup else "",
+        srun=shlex.join(command),
+        ask_again=75,
+        max_requeues=slurm.max_requeues,
+        interrupted=130,
+    )
+
+
+def log_file(run_dir: Path) -> Path:
+    """What the job prints."""
+    return run_dir / "logs" / _LOG
+
+
+def cpus_per_node(recipe: Recipe) -> int:
+    """CPU cores to ask for on each node: what its share of the workers needs, if not told."""
+    share = math.ceil(recipe.cluster.most_workers / recipe.slurm.nodes)
+    return recipe.slurm.cpus_per_node or share * recipe.cluster.cpus_per_worker
+
+
+def _options(recipe: Recipe, run_dir: Path) -> Iterator[str]:
+    slurm = recipe.slurm
+    yield f"--job-name={_word(recipe.name)}"
+    yield f"--nodes={slurm.nodes}"
+    yield "--ntasks-per-node=1"
+    yield f"--cpus-per-task={cpus_per_node(recipe)}"
+    named = {
+        "mem": slurm.memory,
+        "gpus-per-node": slurm.gpus_per_node,
+        "gres": slurm.gres,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "reservation": slurm.reservation,
+        "time": slurm.time,
+        "exclude": ",".join(slurm.exclude),
+    }
+    yield from (f"--{name}={_word(str(value))}" for name, value in named.items() if value)
+    if slurm.exclusive:
+        yield "--exclusive"
+    # A percent sign begins a pattern of SLURM's.
+    yield f"--output={_word(str(log_file(run_dir)).replace('%', '%%'))}"
+    yield "--open-mode=append"
+    yield f"--signal=B:USR1@{slurm.signal_s}"
+    yield "--requeue" if slurm.max_requeues else "--no-requeue"
+    yield "--no-kill"
+    yield from slurm.extra
+
+
+def _word(value: str) -> str:
+    """As one word of an #SBATCH line, which knows double quotes but no shell."""
+    return f'"{value}"' if any(letter in value for letter in " \t'#&|;()") else value
+
+
+def _srun(slurm: Slurm, cpus: int) -> list[str]:
+    command = ["srun", "--no-kill", "--kill-on-bad-exit=0", f"--cpus-per-task={cpus}"]
+    if slurm.container_image is not None:
+        command.append(f"--container-image={slurm.container_image}")
+        if slurm.container_mounts:
+            command.append(f"--container-mounts={','.join(slurm.container_mounts)}")
+    return command

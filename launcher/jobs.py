@@ -1,0 +1,92 @@
+"""The scheduler's job of a run: noted in the run's folder, asked for, and told in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from cluster import slurm
+from cluster.slurm import JobState
+from recipes.files import write_whole
+
+_FILE = "job.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The job that runs a run, or ran it last."""
+
+    kind: Literal["slurm"]
+    id: str
+
+
+def note(run_dir: Path, job: Job) -> None:
+    write_whole(run_dir / _FILE, json.dumps(asdict(job)) + "\n")
+
+
+def job_of(run_dir: Path) -> Job | None:
+    """The job of a run that was submitted, or None."""
+    try:
+        return Job(**json.loads((run_dir / _FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def state_of(run_dir: Path) -> JobState:
+    """What runs a run: its job, or a shoal on some machine that holds its lock."""
+    job = job_of(run_dir)
+    if job is not None:
+        return slurm.state(job.id)
+    lock = FileLock(run_dir / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            return JobState(phase="ended")
+    except Timeout:
+        return JobState(phase="running")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A run's state for a person."""
+
+    word: Literal[
+        "queued", "starting", "running", "finished", "stopped", "failed", "died", "not formed"
+    ]
+    text: str = ""
+
+
+_ENDS = {"finished": "finished", "stopped": "stopped", "failed": "failed", "interrupted": "stopped"}
+
+
+def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
+    """What to call the state of a run, from its scheduler's word and its own events.
+
+    Three failures are told apart: a job that ended before the run's driver began (its cluster did
+    not form), a driver that ended without a word (it died), and a run that failed and said why.
+    """
+    since = _since_submitted(events)
+    last = next((e for e in reversed(since) if e["event"] in (*_ENDS, "started")), None)
+    ended = last is not None and last["event"] in _ENDS
+    reason = " ".join(part for part in (state.word, state.why) if part)
+    if state.phase == "queued":
+        return Told(word="queued", text=reason)
+    if state.phase == "running":
+        return Told(word="running" if last is not None else "starting", text=state.nodes)
+    if ended and last is not None:
+        text = last.get("error", "").splitlines()
+        return Told(word=_ENDS[last["event"]], text=text[0] if text else "")  # type: ignore[arg-type]
+    if last is None:
+        return Told(word="not formed", text=f"the job ended before the run began: {reason}")
+    return Told(word="died", text=f"the driver ended without a word: {reason}".rstrip(": "))
+
+
+def _since_submitted(events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    for number, event in reversed(list(enumerate(events))):
+        if event["event"] == "submitted":
+            return events[number + 1 :]
+    return events

@@ -1,0 +1,131 @@
+"""Looking at runs from outside: what state they are in, how far they are, what they print."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.slurm_script import log_file
+from launcher import jobs
+from launcher.jobs import Job, Told
+from launcher.log_files import rank_log
+from launcher.terminal import seconds_text
+from recipes.errors import CheckpointError
+
+_POLL_S = 2.0
+_CHUNK = 2**20
+# A job's last lines may reach this machine a little later than its end, on a network file system.
+_SETTLE_POLLS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A run as it is now."""
+
+    name: str
+    job: Job | None
+    told: Told
+    step: int | None
+    loss: float | None
+    changed: datetime
+
+    def row(self) -> list[str]:
+        """For a table: name, place, state, step, loss, last change."""
+        ago = (datetime.now(UTC) - self.changed).total_seconds()
+        return [
+            self.name,
+            f"{self.job.kind} {self.job.id}" if self.job else "here",
+            self.told.word,
+            "" if self.step is None else str(self.step),
+            "" if self.loss is None else f"{self.loss:.4f}",
+            f"{seconds_text(max(ago, 0))} ago",
+        ]
+
+
+COLUMNS = ("run", "place", "state", "step", "loss", "changed")
+
+
+def see(run_dir: Path) -> Seen:
+    """Look at a run. Raises `ClusterError` when its scheduler cannot be asked."""
+    events = _lines(run_dir / "events.jsonl")
+    last = next(iter(_lines(run_dir / "metrics.jsonl")[-1:]), {})
+    files = [
+        file for file in (run_dir / "events.jsonl", run_dir / "metrics.jsonl") if file.exists()
+    ]
+    changed = max((file.stat().st_mtime for file in files), default=run_dir.stat().st_mtime)
+    return Seen(
+        name=run_dir.name,
+        job=jobs.job_of(run_dir),
+        told=jobs.told(jobs.state_of(run_dir), events),
+        step=last.get("step"),
+        loss=last.get("loss"),
+        changed=datetime.fromtimestamp(changed, UTC),
+    )
+
+
+def recent_events(run_dir: Path, count: int) -> list[str]:
+    """The last events, each as one line."""
+    return [_event_line(event) for event in _lines(run_dir / "events.jsonl")[-count:]]
+
+
+def _event_line(event: Mapping[str, Any]) -> str:
+    time_ = datetime.fromisoformat(event["time"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    hidden = ("time", "event", "answers")
+    details = ", ".join(f"{k} {_short(v)}" for k, v in event.items() if k not in hidden)
+    return f"{time_}  {event['event']:<12} {details}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of JSON that may be written to meanwhile."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def log_of(run_dir: Path, rank: int | None) -> Path:
+    """The file of what a run's job prints, or one of its ranks.
+
+    Raises `CheckpointError` when there is none, with those there are.
+    """
+    if rank is None and jobs.job_of(run_dir) is not None:
+        return log_file(run_dir)
+    file = rank_log(run_dir, rank or 0)
+    if not file.exists():
+        known = ", ".join(path.name for path in sorted(file.parent.glob("*.log")))
+        raise CheckpointError(f"{file}: there is no such log. There are: {known or 'none yet'}")
+    return file
+
+
+def read_log(run_dir: Path, *, rank: int | None, follow: bool) -> Iterator[str]:
+    """The text of a log of `log_of`, and with `follow` what comes to it until the run has ended."""
+    file = log_of(run_dir, rank)
+    position = polls_since_end = 0
+    while polls_since_end <= _SETTLE_POLLS:
+        ended = not follow or jobs.state_of(run_dir).phase in ("ended", "unknown")
+        with suppress(FileNotFoundError), file.open("rb") as stream:
+            stream.seek(position)
+            while part := stream.read(_CHUNK):
+                position += len(part)
+                yield part.decode(errors="replace")
+        if not follow:
+            return
+        polls_since_end += ended
+        time.sleep(_POLL_S)
+
+
+def rows(seen: Sequence[Seen]) -> list[list[str]]:
+    """Rows for a table, the last changed last."""
+    return [one.row() for one in sorted(seen, key=lambda one: one.changed)]

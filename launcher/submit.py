@@ -1,0 +1,110 @@
+"""Handing runs to a scheduler: the run's folder is made here, the rest happens in the job."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from adapters.mirror import open_mirror
+from cluster import slurm
+from cluster.membership import is_inside
+from cluster.slurm_script import log_file, script
+from launcher import jobs, requests, run_names, runs
+from launcher.jobs import Job
+from launcher.prepare import find_sources
+from recipes import resolved
+from recipes.errors import ClusterError, RecipeError
+from recipes.files import write_whole
+from recipes.load import LoadedRecipe, load
+from recipes.recipe import Recipe
+
+_SCRIPT = "job.sh"
+
+
+def is_submitted(recipe: Recipe) -> bool:
+    """Whether a recipe's runs are driven by a job, not by the process that is asked for them."""
+    return recipe.cluster.kind == "slurm" and not is_inside()
+
+
+def dry_run(loaded: LoadedRecipe) -> str:
+    """The script that would be submitted."""
+    recipe = loaded.recipe
+    _check_submitted(recipe)
+    storage = Path(recipe.storage.path)
+    free = next(own for own in run_names.numbered(recipe.name) if not (storage / own).exists())
+    return script(recipe, storage / free, shoal=_shoal())
+
+
+def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
+    """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
+    recipe = loaded.recipe
+    _check_submitted(recipe)
+    runs.check_writable(recipe.storage.path)
+    find_sources(recipe.data, Path(recipe.storage.cache))
+    run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
+    try:
+        return run_dir, _submit(loaded, run_dir)
+    except BaseException:
+        mirror = open_mirror(run_dir)
+        shutil.rmtree(run_dir, ignore_errors=True)
+        mirror.discard()
+        raise
+
+
+def submit_again(run_dir: Path, overrides: list[str]) -> Job:
+    """Submit a run that was stopped, to go on from its newest checkpoint."""
+    loaded = load(run_dir / "recipe.yaml", overrides)
+    _check_submitted(loaded.recipe)
+    runs.check_same(run_dir, loaded.recipe)
+    state = jobs.state_of(run_dir)
+    if state.phase in ("queued", "running"):
+        raise ClusterError(
+            f"{run_dir}: is {state.phase} already. Stop it first: shoal stop {run_dir.name}"
+        )
+    return _submit(loaded, run_dir)
+
+
+def _submit(loaded: LoadedRecipe, run_dir: Path) -> Job:
+    requests.forget(run_dir)
+    write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
+    file = run_dir / _SCRIPT
+    write_whole(file, script(loaded.recipe, run_dir, shoal=_shoal()))
+    # SLURM opens it before anything of ours runs.
+    log_file(run_dir).parent.mkdir(exist_ok=True)
+    job = Job(kind="slurm", id=slurm.submit(file))
+    jobs.note(run_dir, job)
+    runs.append_event(run_dir, "submitted", {"kind": job.kind, "job": job.id})
+    return job
+
+
+def stop_run(run_dir: Path, *, now: bool) -> str:
+    """Ask a run to save and stop, or with `now` end its job at once: what was done, in one line.
+
+    Raises `ClusterError` when there is nothing to stop.
+    """
+    job, state = jobs.job_of(run_dir), jobs.state_of(run_dir)
+    name = run_dir.name
+    if state.phase in ("ended", "unknown"):
+        raise ClusterError(f"{name}: does not run, there is nothing to stop")
+    if job is not None and (now or state.phase == "queued"):
+        slurm.cancel(job.id)
+        runs.append_event(run_dir, "interrupted", {"error": "ended by shoal stop"})
+        return f"{name}: {job.kind} job {job.id} is ended"
+    if now:
+        raise ClusterError(f"{name}: is no job. Press Ctrl-C twice where it runs")
+    requests.ask_to_stop(run_dir)
+    return f"{name}: will save and stop after its step. See it with: shoal status {name}"
+
+
+def _check_submitted(recipe: Recipe) -> None:
+    if recipe.cluster.kind != "slurm":
+        raise RecipeError(
+            f"cluster.kind = {recipe.cluster.kind}: has no jobs to submit. Use `shoal run`, or set "
+            "cluster.kind=slurm"
+        )
+
+
+def _shoal() -> str:
+    """The command that runs this very installation."""
+    return str(Path(sys.executable).parent / "shoal")
