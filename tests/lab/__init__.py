@@ -1,0 +1,1 @@
+"""A lab: several machines with a real SLURM, inside this one."""
