@@ -68,8 +68,11 @@ def slurm_conf(
         "SlurmctldParameters=preempt_send_user_signal",
         "JobRequeue=1",
         "ReturnToService=2",
-        "SlurmdTimeout=10",
-        "TCPTimeout=2",
+        # A node without power is seen as down after about 15 s; after 27 s with the usual 10 s for
+        # a message, however short SlurmdTimeout is.
+        "SlurmdTimeout=8",
+        "MessageTimeout=5",
+        "TCPTimeout=1",
         "KillWait=5",
         "MinJobAge=3600",
         "AccountingStorageType=accounting_storage/none",
@@ -103,7 +106,7 @@ def gres_conf(gpus: int) -> str:
 
 
 def environment(outer: Mapping[str, str], *, home: str, programs: Sequence[str]) -> dict[str, str]:
-    """What a person who logs in to a machine has: this environment without what is of this place."""
+    """What a login has: this environment, less what is only true here."""
     of_here = ("RAY_", "SLURM_", "SBATCH_", "SRUN_", "PYTEST_", "COV_", "XDG_")
     kept = {
         name: value

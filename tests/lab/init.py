@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -75,7 +76,9 @@ def _own_files(spec: Spec) -> None:
         os.makedirs(folder, exist_ok=True)
     Path(SERVICES, "up").unlink(missing_ok=True)
     for number in range(spec.gpus):
-        Path(SERVICES, f"gpu{number}").touch()
+        device = Path(SERVICES, f"gpu{number}")
+        if not device.exists():  # SLURM wants a device, whatever it does
+            os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     if spec.cgroup is not None:
         freezer = Path(SERVICES, "cgroup", "freezer")
         freezer.mkdir(parents=True, exist_ok=True)

@@ -29,11 +29,13 @@ def main(root: Path, lab_id: str) -> None:
     freezer = root / "cgroup"
     has_freezer = _mount_freezer(freezer)
     command = "unshare --net --pid --mount --propagation private --mount-proc --fork"
-    box = subprocess.Popen(
-        [*command.split(), "--kill-child=SIGKILL", sys.executable, "-m", "lab.reaper"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
+    with open(root / "log" / "box.log", "ab") as log:
+        box = subprocess.Popen(
+            [*command.split(), "--kill-child=SIGKILL", sys.executable, "-m", "lab.reaper"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
     try:
         first = first_process(box.pid)
         # A process that was forked off the owner may hold the pipe open after the owner died.

@@ -126,7 +126,7 @@ class Lab:
                 machine.heal()
             else:
                 machine.start()
-        self.control.run(["scancel", "--full", "--state=PENDING"])
+        self.wait_until_control_answers()
         self.control.run(["scancel", "--user=root"])
         wait_until(lambda: not self.control.run(["squeue", "--noheader"]).stdout, 60)
         for machine in [self.control, *self.machines]:
@@ -150,6 +150,12 @@ class Lab:
             return False
 
         wait_until(idle, timeout_s, lambda: f"the nodes do not come up; logs: {self.root}/log")
+
+    def wait_until_control_answers(self, timeout_s: float = 60) -> None:
+        def answers() -> bool:
+            return self.control.run(["scontrol", "ping"], check=False).returncode == 0
+
+        wait_until(answers, timeout_s, lambda: f"no slurmctld answers; logs: {self.root}/log")
 
     def submit(self, *arguments: str | Path) -> str:
         """`sbatch` with these arguments, from the shared folder; the job's id."""
@@ -200,9 +206,9 @@ class Lab:
         key.write_bytes(secrets.token_bytes(1024))
 
     def _open_box(self) -> Box:
+        alone = "unshare --mount --propagation private"
         self._keeper = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "lab.keeper"]
-            + [str(self.root), self.id],
+            [*alone.split(), sys.executable, "-m", "lab.keeper", str(self.root), self.id],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -249,9 +255,8 @@ def wait_until(
 
 def _hidden_by_tmp(folders: Sequence[Path]) -> list[str]:
     """Of these folders those that a machine's own /tmp would hide, none inside another."""
-    below = sorted(
-        {path for folder in folders if Path("/tmp") in (path := folder.resolve()).parents}
-    )
+    paths = {folder.resolve() for folder in folders}
+    below = sorted(path for path in paths if Path("/tmp") in path.parents)
     return [str(path) for path in below if not set(path.parents) & set(below)]
 
 

@@ -61,11 +61,12 @@ class Machine:
     def start(self) -> None:
         """Turn it on, and wait until its services were started."""
         assert not self.is_on, f"{self.name} is on"
-        new = "unshare --net --uts --ipc --pid --mount --propagation private --mount-proc --fork"
+        enter = ["nsenter", f"--target={self.box.pid}", "--pid", "--mount"]
+        new = "unshare --net --uts --ipc --pid --mount --propagation private --mount-proc"
+        new += " --fork --kill-child=SIGKILL"
         with open(self.spec.log, "ab") as log:
             self._chain = subprocess.Popen(
-                ["nsenter", f"--target={self.box.pid}", "--pid", "--mount", *new.split()]
-                + ["--kill-child=SIGKILL", sys.executable, "-m", "lab.init", self.spec.to_json()],
+                [*enter, *new.split(), sys.executable, "-m", "lab.init", self.spec.to_json()],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
