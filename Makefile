@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 FACTS := pyproject.toml setup.cfg constraints.txt
 
-.PHONY: quickstart test test-slow chaos lint docs bench bench-gpu clean
+.PHONY: quickstart test test-slow test-slurm chaos lint docs bench bench-gpu clean
 
 quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
@@ -17,6 +17,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test $(VENV)/.samples
 	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
+
+# Several machines with a real SLURM, in namespaces of this one: needs root and what .ci/slurm installs.
+test-slurm: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slurm and not gpu"
 
 # Break runs on purpose; CHAOS="--count 100 --kinds rank driver --seed 3", or --help.
 chaos: $(VENV)/.test

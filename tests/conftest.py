@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.config import Hardware
+from lab.lab import Lab, missing
+
 # No test reaches for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -77,3 +80,25 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     )
     files.create_dir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def started_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One lab for all tests of the session. SHOAL_LAB=required: where there is none, tests fail."""
+    if why := missing():
+        if os.environ.get("SHOAL_LAB") == "required":
+            pytest.fail(f"SHOAL_LAB=required, and there can be no lab: {why}")
+        pytest.skip(f"there can be no lab: {why}")
+    shared = [tmp_path_factory.getbasetemp()]
+    if cache := os.environ.get("SHOAL_CACHE"):
+        shared.append(Path(cache))
+    hardware = Hardware(gpus=2)
+    with Lab(tmp_path_factory.mktemp("lab"), machines=3, hardware=hardware, shared=shared) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(started_lab: Lab) -> Iterator[Lab]:
+    """Three machines and `control`, with SLURM; nothing runs on them. Seen there: /tmp/pytest-…"""
+    yield started_lab
+    started_lab.settle()
