@@ -2,11 +2,13 @@
 
 step_000100/adapter/        PEFT's own format; opens with PeftModel.from_pretrained alone
 step_000100/trainer_state/  state.safetensors: master/… (float32), and the optimizer's, as exp_avg/…
-step_000100/manifest.json   written last: sha256 of every file, what it belongs to, position, scores
+step_000100/manifest.json   written last: sha256 of all files, what it belongs to, position, scores;
+                            and the sha256 of all that
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ from recipes.errors import CheckpointError
 from recipes.files import sha256, write_whole
 
 MANIFEST = "manifest.json"
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,17 @@ def write_manifest(folder: Path, origin: Origin, position: Position) -> None:
             if file.is_file()
         },
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    (folder / MANIFEST).write_text(_sealed(manifest), encoding="utf-8")
+
+
+def _sealed(manifest: Mapping[str, Any]) -> str:
+    return json.dumps({**manifest, _SEAL: _seal(manifest)}, indent=2)
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """sha256 of what a manifest says, its seal left out (hex, 64 characters)."""
+    said = {key: value for key, value in manifest.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_position(folder: Path) -> Position:
@@ -97,14 +110,24 @@ def read_position(folder: Path) -> Position:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, unverified."""
+    """What a checkpoint says of itself; its other files are not looked at.
+
+    Raises `CheckpointError` when it is not what was written.
+    """
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        return parse_manifest(file.read_bytes())
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: checkpoint has no readable manifest: {error}") from error
-    if not isinstance(manifest, dict) or "files" not in manifest:
-        raise CheckpointError(f"{file}: is no manifest of a checkpoint")
+
+
+def parse_manifest(text: bytes) -> dict[str, Any]:
+    """A manifest from its file's content. Raises `ValueError` when it is not what was written."""
+    manifest = json.loads(text)
+    if not isinstance(manifest, dict) or _SEAL not in manifest or "files" not in manifest:
+        raise ValueError("it is no manifest of a checkpoint")
+    if manifest[_SEAL] != _seal(manifest):
+        raise ValueError("it differs from what was saved")
     return manifest
 
 
@@ -125,7 +148,7 @@ def reseal(folder: Path, *, base: BaseRef, recipe_digest: str, data_digest: str)
         "recipe_digest": recipe_digest,
         "data_digest": data_digest,
     }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2))
+    write_whole(folder / MANIFEST, _sealed(manifest))
 
 
 def predicted_bytes(trained_parameters: int, states_per_parameter: int = 2) -> int:

@@ -10,7 +10,6 @@ folder that lacks it. What is true of a store at any moment, also when an upload
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Protocol
 from filelock import FileLock
 
 from adapters import checkpoint_folder
-from adapters.checkpoint_folder import MANIFEST
+from adapters.checkpoint_folder import MANIFEST, parse_manifest
 from adapters.object_store import ObjectStore
 from recipes.errors import CheckpointError, StorageError
 from recipes.files import whole_folder, write_whole
@@ -298,10 +297,10 @@ class ObjectMirror:
                 self._store.delete_below(folder.as_posix())
 
     def _score(self, folder: Path, by: str) -> float | None:
-        text = self._store.get((folder / MANIFEST).as_posix())
+        content = self._store.get((folder / MANIFEST).as_posix())
         try:
-            score: float | None = json.loads(text or "{}")["scores"].get(by)
-        except (ValueError, KeyError):
+            score: float | None = parse_manifest(content or b"")["scores"].get(by)
+        except ValueError:
             return None
         return score
 
