@@ -195,6 +195,7 @@ def test_ranks_on_a_cluster_that_knows_nothing_of_the_store(
         "run",
         "tiny.yaml",
         f"storage.path={bucket}",
+        "cluster.kind=ray",
         f"cluster.address={context.gcs_address}",
     )
     assert run.returncode == 0, run.stderr

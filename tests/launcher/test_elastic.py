@@ -54,6 +54,7 @@ def start(workplace: Path, cluster, name: str, *more: str) -> Command:
         "run",
         "tiny.yaml",
         f"name={name}",
+        "cluster.kind=ray",
         f"cluster.address={cluster.address}",
         "cluster.workers=[1,3]",
         "failure.start_s=300",
