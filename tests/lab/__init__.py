@@ -23,8 +23,10 @@ In a test (mark it `slurm`; without root or SLURM it is skipped, with SHOAL_LAB=
         lab.cut(n2), lab.heal(n2)                                      # the network cable
         n3.power_off(), n3.start()                                     # the plug
 
-After each test the lab is settled: jobs cancelled, commands killed, machines on and idle. The
-partition `urgent` preempts `main`. False GPUs set CUDA_VISIBLE_DEVICES and nothing else.
+After each test the lab is settled: jobs cancelled, commands killed, /dev/shm and `private` emptied,
+machines on and idle. The partition `urgent` preempts `main`. False GPUs set CUDA_VISIBLE_DEVICES
+and nothing else. slurmctld writes its state some seconds late: when it loses power just after a job
+began, it may hold that job afterwards (launch_failed_requeued_held), as SLURM does anywhere.
 
 How it is made: a keeper process holds a box of namespaces, and every machine is inside. The owner
 (pytest) holds a pipe to the keeper; when it closes the kernel ends the box, so even an owner that

@@ -41,7 +41,8 @@ class Spec:
 
 
 def main(spec: Spec) -> None:
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        return  # whoever started the machine has given it up
     socket.sethostname(spec.name)
     if spec.cgroup is not None:
         _enter_cgroup(Path(spec.cgroup))

@@ -46,10 +46,7 @@ def main(root: Path, lab_id: str) -> None:
             if readable and not os.read(sys.stdin.fileno(), 1024):
                 break
     finally:
-        with suppress(psutil.NoSuchProcess):
-            first_process(box.pid).kill()
-        box.kill()
-        box.wait()
+        _end(box)
         if has_freezer:
             remove_cgroups(freezer / lab_id)
 
@@ -73,6 +70,17 @@ def first_process(above: int, timeout_s: float = _START_S) -> psutil.Process:
                     return process
         time.sleep(0.01)
     raise TimeoutError(f"no process namespace below process {above} after {timeout_s:g} s")
+
+
+def _end(box: subprocess.Popen[bytes]) -> None:
+    """Kill the box's first process; the one above it ends when nothing in the box is left."""
+    try:
+        first_process(box.pid).kill()
+    except psutil.NoSuchProcess:
+        pass  # it has ended by itself
+    except TimeoutError:
+        box.kill()
+    box.wait()
 
 
 def _mount_freezer(folder: Path) -> bool:

@@ -56,7 +56,8 @@ class Lab:
         self.root = root.resolve()
         self.shared = self.root / "shared"
         self.hardware = hardware or Hardware()
-        self.names = [f"n{number}" for number in range(1, machines + 1)]
+        self.addresses = {CONTROL: f"{_NETWORK}.10"}
+        self.addresses |= {f"n{n}": f"{_NETWORK}.{10 + n}" for n in range(1, machines + 1)}
         self.machines: list[Machine] = []
         self._also_shared = shared
         self._keeper: subprocess.Popen[str] | None = None
@@ -74,8 +75,7 @@ class Lab:
         try:
             self._write_files()
             box = self._open_box()
-            names = {CONTROL: 10, **{name: 10 + n for n, name in enumerate(self.names, 1)}}
-            made = [self._machine(box, name, f"{_NETWORK}.{last}") for name, last in names.items()]
+            made = [self._machine(box, name, address) for name, address in self.addresses.items()]
             self._control, *self.machines = made
             for machine in made:
                 machine.start()
@@ -96,7 +96,7 @@ class Lab:
             self._keeper.stdout.close()
             self._keeper = None
         for machine in every:
-            machine.close()
+            machine.forget()
         self.machines, self._control = [], None
 
     def __enter__(self) -> Lab:
@@ -120,8 +120,9 @@ class Lab:
         machine.heal()
 
     def settle(self) -> None:
-        """Undo what a test did: no jobs, no processes, every machine on, connected and idle."""
-        for machine in [self.control, *self.machines]:
+        """Undo what a test did: no jobs, processes or private files, every machine on and idle."""
+        every = [self.control, *self.machines]
+        for machine in every:
             if machine.is_on:
                 machine.heal()
             else:
@@ -129,11 +130,12 @@ class Lab:
         self.wait_until_control_answers()
         self.control.run(["scancel", "--user=root"])
         wait_until(lambda: not self.control.run(["squeue", "--noheader"]).stdout, 60)
-        for machine in [self.control, *self.machines]:
-            for process in machine.processes():
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, 9)
-            machine.close()
+        for machine in every:
+            machine.clear()
+        for name, state in self.node_states().items():
+            if state != "idle":  # a node that was taken out by hand stays so by itself
+                resume = ["scontrol", "update", f"nodename={name}", "state=resume"]
+                self.control.run(resume, check=False)
         self.wait_until_idle()
 
     # --- SLURM -------------------------------------------------------------------------------
@@ -183,14 +185,12 @@ class Lab:
     def _write_files(self) -> None:
         for name in ("etc/slurm", "log", "home", "shared"):
             (self.root / name).mkdir(parents=True)
-        addresses = {CONTROL: f"{_NETWORK}.10"}
-        addresses |= {name: f"{_NETWORK}.{10 + n}" for n, name in enumerate(self.names, 1)}
         texts = {
-            "hosts": config.hosts(addresses),
+            "hosts": config.hosts(self.addresses),
             "nsswitch.conf": config.NSSWITCH,
             "resolv.conf": "",
             "slurm/slurm.conf": config.slurm_conf(
-                addresses,
+                self.addresses,
                 self.hardware,
                 log=str(self.root / "log"),
                 track_by_cgroup=_has_freezer(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,8 +242,20 @@ class Machine:
         top = self.path("/dev/shm")
         return sorted(str(file.relative_to(top)) for file in top.rglob("*") if file.is_file())
 
-    def close(self) -> None:
-        """Forget what `popen` started; with the machine off all of it has ended."""
+    def clear(self) -> None:
+        """Kill what runs on it besides its services; empty /dev/shm and `private`."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.forget()
+        for file in [*self.path("/dev/shm").iterdir(), *self.private.iterdir()]:
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
+
+    def forget(self) -> None:
+        """Let go of what `popen` started, all of which has ended or been killed."""
         for process in self._popened:
             process.wait()
             for stream in (process.stdout, process.stderr):

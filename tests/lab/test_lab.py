@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from lab.init import PRIVATE
+from lab.init import PRIVATE, SERVICES
 from lab.lab import Lab, wait_until
 from lab.machine import CommandFailed, Machine
 
@@ -104,13 +104,33 @@ def test_a_machine_without_power_is_down_until_it_is_started_again(lab: Lab) -> 
 
 
 def test_control_remembers_jobs_over_a_loss_of_power(lab: Lab) -> None:
-    """What it wrote last may be older than the job's start; the job is then queued again."""
     job = lab.submit("--wrap=sleep 1000")
     lab.wait_for_job(job, "RUNNING")
+    # It writes what it knows some seconds later; of a job it knows as pending it would start a
+    # second copy, which the node refuses.
+    lab.control.run(["scontrol", "update", f"jobid={job}", "comment=written"])
+    state = lab.control.path(f"{SERVICES}/state/job_state")
+    wait_until(lambda: b"written" in state.read_bytes(), 60)
     lab.control.power_off()
     lab.control.start()
     lab.wait_until_control_answers()
-    lab.wait_for_job(job, "RUNNING")
+    known = lab.job(job)
+    assert (known["JobState"], known["Restarts"]) == ("RUNNING", "0")
+
+
+def test_a_lab_that_settles_is_as_new(lab: Lab) -> None:
+    n1, n2, n3 = lab.machines
+    job = lab.submit("--wrap=setsid sleep 1000 & wait")
+    waiting = lab.submit("--nodes=3", "--exclusive", "--wrap=sleep 1000")
+    n1.popen(["sh", "-c", f"mkdir {PRIVATE}/x; touch {PRIVATE}/x/y /dev/shm/z; sleep 1000"])
+    wait_until(lambda: n1.shared_memory() == ["z"], 10)
+    lab.control.run(["scontrol", "update", "nodename=n2", "state=drain", "reason=test"])
+    lab.cut(n3)
+    lab.settle()
+    assert {lab.job(each)["JobState"] for each in (job, waiting)} == {"CANCELLED"}
+    assert [n1.processes(), n1.shared_memory(), list(n1.private.iterdir())] == [[], [], []]
+    assert set(lab.node_states().values()) == {"idle"}
+    assert reaches(n2, n3)
 
 
 RAY_PROGRAM = """

@@ -19,15 +19,16 @@ from lab.machine import TESTS
 pytestmark = pytest.mark.slurm
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from lab.lab import Lab
 
-lab = Lab(Path(sys.argv[1]), machines=1)
-lab.start()
-lab.machines[0].popen(["setsid", "sleep", "1000"])
-print(lab.id, flush=True)
-time.sleep(1000)
+# Ignored where pytest runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with Lab(Path(sys.argv[1]), machines=1) as lab:
+    lab.machines[0].popen(["setsid", "sleep", "1000"])
+    print(lab.id, flush=True)
+    time.sleep(1000)
 """
 
 
@@ -76,19 +77,21 @@ def test_a_lab_that_is_stopped(lab: Lab, tmp_path: Path) -> None:
     assert lab.job(theirs)["JobState"] == "RUNNING"
 
 
-def test_a_lab_whose_owner_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_lab_whose_owner_is_ended(tmp_path: Path, number: int) -> None:
     before = links()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path / "lab")],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
     assert owner.stdout is not None
     lab_id = owner.stdout.readline().strip()
     assert lab_id and of_lab(tmp_path / "lab")
-    owner.kill()
-    owner.wait()
+    owner.send_signal(number)
+    owner.wait(30)
     owner.stdout.close()
     wait_until(lambda: not of_lab(tmp_path / "lab"), 30)
     assert cgroups(lab_id) == []
