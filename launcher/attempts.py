@@ -21,7 +21,7 @@ from launcher.faults import AttemptFailedError
 from launcher.policy import Decision, Fault, choose_workers, decide
 from launcher.signals import Wishes, noted
 from launcher.terminal import Display, seconds_text
-from recipes.errors import ClusterError, StorageError, TrainingError
+from recipes.errors import ClusterError, NodesLostError, StorageError, TrainingError
 from trainer.claim import claim
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class _Attempts:
                 workers = min(fits, useful)
                 break
             if waited >= self.limits.wait_s:
-                raise ClusterError(
+                # Only a new start gets a job other nodes than those it was given.
+                kind = NodesLostError if cluster.kind == "slurm" and self.faults else ClusterError
+                raise kind(
                     f"cluster.workers = {least}: the cluster has had room for {fits} for "
                     f"{seconds_text(waited)} (failure.wait_s)"
                 )

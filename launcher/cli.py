@@ -20,7 +20,7 @@ from launcher.signals import ASK_AGAIN, INTERRUPTED, Preempted, raise_from_sched
 from launcher.submit import dry_run, is_submitted, submit_again
 from launcher.submit import submit as submit_new
 from recipes import shipped
-from recipes.errors import RecipeError, ShoalError
+from recipes.errors import NodesLostError, RecipeError, ShoalError
 from recipes.load import LoadedRecipe, load
 from recipes.storage import default_cache
 
@@ -409,7 +409,7 @@ def _main() -> None:
 
 def status_of(action: Callable[[], None]) -> int:
     """The exit status of what a command does, with its error shown: 2 is a wrong recipe or command
-    line, 130 a person's interruption, 75 a scheduler's (resume the run), 1 all else."""
+    line, 130 a person's interruption, 75 a scheduler's or lost nodes (resume it), 1 all else."""
     try:
         action()
     except SystemExit as end:
@@ -418,6 +418,8 @@ def status_of(action: Callable[[], None]) -> int:
         return end.exit_code
     except RecipeError as error:
         return _fail(error, status=2)
+    except NodesLostError as error:
+        return _fail(error, status=ASK_AGAIN)
     except ShoalError as error:
         return _fail(error, status=1)
     return 0

@@ -80,6 +80,8 @@ def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
     if ended and last is not None:
         text = last.get("error", "").splitlines()
         return Told(word=_ENDS[last["event"]], text=text[0] if text else "")  # type: ignore[arg-type]
+    if state.word.startswith("CANCELLED"):
+        return Told(word="stopped", text="its job was cancelled")
     if last is None:
         return Told(word="not formed", text=f"the job ended before the run began: {reason}")
     return Told(word="died", text=f"the driver ended without a word: {reason}".rstrip(": "))

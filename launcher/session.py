@@ -25,7 +25,7 @@ from launcher.quiet import quiet_transformers
 from launcher.requests import forget, heard
 from launcher.terminal import Display
 from recipes import address, resolved
-from recipes.errors import CheckpointError, DataError, ShoalError, StorageError
+from recipes.errors import CheckpointError, DataError, NodesLostError, ShoalError, StorageError
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
@@ -151,7 +151,7 @@ def _resumed(job: Job, prepared: Prepared, display: Display) -> Job:
 
     folder = newest_checkpoint(job.run_dir, display)
     if folder is None:
-        display.line(f"{job.run_dir} has no checkpoint yet: beginning again")
+        display.line(f"{job.run_dir} has no checkpoint yet: from the beginning")
         return job
     check_base(folder, job.base)
     check_data(folder, training_digest(prepared.manifest))
@@ -298,6 +298,9 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe, *, is_new: bool) -> Iterator[
     runs.append_event(run_dir, "started")
     try:
         yield
+    except NodesLostError as error:
+        _note_end(run_dir, "stopped", error)
+        raise
     except ShoalError as error:
         if is_new and not (run_dir / "metrics.jsonl").exists():
             mirror = open_mirror(run_dir)

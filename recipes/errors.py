@@ -9,6 +9,7 @@
     ├── StorageError     (OSError)       a path that cannot be written or read
     ├── InstallError     (RuntimeError)  the environment shoal runs in is not its own
     ├── ClusterError     (RuntimeError)  the cluster lacks what the recipe asks for
+    │   └── NodesLostError               a job has lost nodes; queued again it gets others
     └── TrainingError    (RuntimeError)  a rank failed while it trained
         └── BadLossError                 a step whose loss is no number, or far from the others
 
@@ -59,6 +60,10 @@ class InstallError(ShoalError, RuntimeError):
 
 class ClusterError(ShoalError, RuntimeError):
     """The cluster cannot be reached, or has less than the recipe asks for."""
+
+
+class NodesLostError(ClusterError):
+    """A job has fewer nodes left than its run needs; queued again it would get others."""
 
 
 class TrainingError(ShoalError, RuntimeError):
