@@ -45,8 +45,3 @@ class Membership:
 
     def meeting(self) -> Meeting:
         return Meeting(job=self.job, host=self.nodes[0], token=self.token.encode())
-
-
-def is_inside() -> bool:
-    """Whether this process is a task of a job that `shoal submit` has submitted."""
-    return "SHOAL_NODES" in os.environ and "SLURM_PROCID" in os.environ

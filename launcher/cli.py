@@ -4,28 +4,25 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher import looking
+from cluster.inside import is_submitted
+from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
+from launcher.exits import exit_as, interruptible, status_of
 from launcher.install import check_install
-from launcher.jobs import Job
-from launcher.signals import ASK_AGAIN, INTERRUPTED, Preempted, raise_from_schedulers
-from launcher.submit import dry_run, is_submitted, submit_again
-from launcher.submit import submit as submit_new
+from launcher.job_commands import commands, go_on, wait_for_job
+from launcher.signals import raise_from_schedulers
 from recipes import shipped
-from recipes.errors import NodesLostError, RecipeError, ShoalError
+from recipes.errors import RecipeError
 from recipes.load import LoadedRecipe, load
 from recipes.storage import default_cache
 
 if TYPE_CHECKING:
-    from launcher.session import Outcome
+    pass
 
 app = typer.Typer(
     name="shoal",
@@ -34,17 +31,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]…", help="Values that replace the recipe's."),
-]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, address, or name in ./runs.")
-]
 
 
 @app.command()
@@ -62,15 +48,17 @@ def run(
     if is_submitted(loaded.recipe):
         if resume:
             raise RecipeError("--resume: resume a run of a job by its name: shoal resume RUN")
-        _wait_for_job(*submit_new(loaded))
+        from launcher.submit import submit
+
+        wait_for_job(*submit(loaded))
         return
     from launcher import session
     from launcher.summary import show_outcome
 
-    with _interruptible(), open_display() as display:
+    with interruptible(), open_display() as display:
         outcome = session.run(loaded, display, resume=resume)
     show_outcome(outcome, display)
-    _exit_as(outcome)
+    exit_as(outcome)
 
 
 @app.command()
@@ -92,137 +80,12 @@ def resume(
     if is_submitted(load(run_dir / "recipe.yaml", overrides or []).recipe):
         if fork:
             raise RecipeError("--fork: a job cannot fork yet; fork with cluster.kind=local or ray")
+        from launcher.submit import submit_again
+
         job = submit_again(run_dir, overrides or [])
         typer.echo(f"Submitted {run_dir.name} again as {job.kind} job {job.id}")
         return
-    _go_on(run_dir, overrides or [], fork=fork)
-
-
-def _go_on(run_dir: Path, overrides: list[str], *, fork: bool = False) -> None:
-    from launcher import session
-    from launcher.summary import show_outcome
-    from launcher.terminal import open_display
-
-    go_on = session.fork if fork else session.resume
-    with _interruptible(), open_display() as display:
-        outcome = go_on(run_dir, overrides, display)
-    show_outcome(outcome, display)
-    _exit_as(outcome)
-
-
-@app.command()
-def submit(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    only_show: Annotated[
-        bool, typer.Option("--dry-run", help="Show the script that would be submitted.")
-    ] = False,
-) -> None:
-    """Submit a run to the scheduler that cluster.kind names, and tell its name."""
-    loaded = load(recipe, overrides or [])
-    if only_show:
-        typer.echo(dry_run(loaded), nl=False)
-        return
-    run_dir, job = submit_new(loaded)
-    typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {run_dir}")
-    typer.echo(f"Follow it with: shoal logs -f {run_dir.name}")
-
-
-def _wait_for_job(run_dir: Path, job: Job) -> None:
-    """Show what a job prints until it has ended, and end as it did."""
-    typer.echo(
-        f"Submitted {run_dir.name} as {job.kind} job {job.id}; it goes on without this shoal"
-    )
-    try:
-        _print_log(run_dir, rank=None, follow=True)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"shoal: {run_dir.name} goes on. Follow it with `shoal logs -f {run_dir.name}`, end it "
-            f"with `shoal stop {run_dir.name}`",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    told = looking.see(run_dir).told
-    if told.word != "finished":
-        typer.echo(f"shoal: {run_dir.name}: {told.word}: {told.text}", err=True)
-        raise typer.Exit(INTERRUPTED if told.word == "stopped" else 1)
-
-
-@app.command()
-def ps(
-    storage: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
-) -> None:
-    """List runs, the last changed last."""
-    from launcher import runs
-    from launcher.terminal import open_display
-
-    seen = [looking.see(storage / name) for name in runs.names(storage)]
-    if not seen:
-        typer.echo(f"There are no runs in {storage}")
-        return
-    open_display().table("", looking.COLUMNS, looking.rows(seen))
-
-
-@app.command()
-def status(run: RunArgument) -> None:
-    """Tell how a run is, and what happened to it last."""
-    from launcher import runs
-
-    run_dir = runs.find(run, Path.cwd() / "runs")
-    seen = looking.see(run_dir)
-    place = f" ({seen.job.kind} job {seen.job.id})" if seen.job else ""
-    typer.echo(f"{seen.name}{place}: {seen.told.word}. {seen.told.text}".rstrip(". "))
-    if seen.step is not None:
-        typer.echo(f"  step {seen.step}, loss {seen.loss:.4f}")
-    typer.echo(f"  folder {run_dir}")
-    for line in looking.recent_events(run_dir, 10):
-        typer.echo(f"  {line}")
-
-
-@app.command()
-def logs(
-    run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
-    rank: Annotated[
-        int | None, typer.Option(help="Of this rank; left out, of the job.", min=0)
-    ] = None,
-) -> None:
-    """Show what a run prints."""
-    from launcher import runs
-
-    with _interruptible():
-        _print_log(runs.find(run, Path.cwd() / "runs"), rank=rank, follow=follow)
-
-
-def _print_log(run_dir: Path, *, rank: int | None, follow: bool) -> None:
-    for part in looking.read_log(run_dir, rank=rank, follow=follow):
-        typer.echo(part, nl=False)
-
-
-@app.command()
-def stop(
-    run: RunArgument,
-    now: Annotated[bool, typer.Option("--now", help="Without saving first; jobs only.")] = False,
-) -> None:
-    """Let a run save and stop after its step, wherever it runs. `shoal resume` goes on with it."""
-    from launcher import runs
-    from launcher.submit import stop_run
-
-    typer.echo(stop_run(runs.find(run, Path.cwd() / "runs"), now=now))
-
-
-@app.command(hidden=True)
-def node(run_dir: Path) -> None:
-    """What a job's script runs on each of its nodes."""
-    from launcher.node import work_as_node
-
-    raise typer.Exit(work_as_node(run_dir, lambda: _go_on(run_dir, []), status_of))
-
-
-def _exit_as(outcome: Outcome) -> None:
-    """The exit status tells whether, and by whom, a run was stopped before its end."""
-    if outcome.stopped is not None:
-        raise typer.Exit(INTERRUPTED if outcome.stopped == "interrupted" else ASK_AGAIN)
+    go_on(run_dir, overrides or [], fork=fork)
 
 
 @app.command()
@@ -231,7 +94,7 @@ def prepare(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None
     from launcher import session
     from launcher.terminal import open_display
 
-    with _interruptible(), open_display() as display:
+    with interruptible(), open_display() as display:
         prepared = session.prepare(load(recipe, overrides or []), display)
     display.line(f"Prepared data lies in {prepared.folder}")
 
@@ -309,7 +172,7 @@ def evaluate(run: RunArgument) -> None:
     from launcher.terminal import open_display
 
     run_dir = runs.find(run, Path.cwd() / "runs")
-    with _interruptible(), open_display() as display:
+    with interruptible(), open_display() as display:
         found = session.evaluate(run_dir, display)
     show_scores(runs.read_evaluation(run_dir, "before"), found, display)
 
@@ -351,7 +214,7 @@ def generate(
 
     run_dir = runs.find(run, Path.cwd() / "runs")
     # The answer alone goes to the standard output.
-    with _interruptible(), open_display(Console(stderr=True, highlight=False)) as display:
+    with interruptible(), open_display(Console(stderr=True, highlight=False)) as display:
         text = session.generate(
             run_dir,
             prompt,
@@ -363,27 +226,13 @@ def generate(
     typer.echo(text)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """An interruption is told in one line."""
-    try:
-        yield
-    except Preempted:
-        typer.echo(
-            "shoal: the machine is wanted back. What was saved before stays; "
-            "go on with `shoal resume`",
-            err=True,
-        )
-        raise typer.Exit(ASK_AGAIN) from None
-    except KeyboardInterrupt:
-        typer.echo("shoal: interrupted; what was saved before stays", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"shoal {version('shoal')}")
         raise typer.Exit
+
+
+app.add_typer(commands)
 
 
 @app.callback()
@@ -405,28 +254,3 @@ def main() -> None:
 def _main() -> None:
     check_install()
     app()
-
-
-def status_of(action: Callable[[], None]) -> int:
-    """The exit status of what a command does, with its error shown: 2 is a wrong recipe or command
-    line, 130 a person's interruption, 75 a scheduler's or lost nodes (resume it), 1 all else."""
-    try:
-        action()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except typer.Exit as end:
-        return end.exit_code
-    except RecipeError as error:
-        return _fail(error, status=2)
-    except NodesLostError as error:
-        return _fail(error, status=ASK_AGAIN)
-    except ShoalError as error:
-        return _fail(error, status=1)
-    return 0
-
-
-def _fail(error: ShoalError, status: int) -> int:
-    if "--debug" in sys.argv:
-        traceback.print_exception(error)
-    typer.echo(f"shoal: error: {error}", err=True)
-    return status

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.base_ref import base_ref, locate
 from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
-from cluster.membership import is_inside
+from cluster.inside import is_inside
 from launcher import runs
 from launcher.following import followed
 from launcher.prepare import Prepared, find_sources

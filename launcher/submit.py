@@ -8,7 +8,6 @@ from pathlib import Path
 
 from adapters.mirror import open_mirror
 from cluster import slurm
-from cluster.membership import is_inside
 from cluster.slurm_script import log_file, script
 from launcher import jobs, requests, run_names, runs
 from launcher.jobs import Job
@@ -20,11 +19,6 @@ from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
 
 _SCRIPT = "job.sh"
-
-
-def is_submitted(recipe: Recipe) -> bool:
-    """Whether a recipe's runs are driven by a job, not by the process that is asked for them."""
-    return recipe.cluster.kind == "slurm" and not is_inside()
 
 
 def dry_run(loaded: LoadedRecipe) -> str:

@@ -1,0 +1,17 @@
+"""Whether this process is a part of a job, or the one that hands it in. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+
+from recipes.recipe import Recipe
+
+
+def is_inside() -> bool:
+    """Whether this process is a task of a job that `shoal submit` has submitted."""
+    return "SHOAL_NODES" in os.environ and "SLURM_PROCID" in os.environ
+
+
+def is_submitted(recipe: Recipe) -> bool:
+    """Whether a recipe's runs are driven by a job, not by the process that is asked for them."""
+    return recipe.cluster.kind == "slurm" and not is_inside()

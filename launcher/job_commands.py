@@ -1,0 +1,145 @@
+"""Commands on runs wherever they run: hand in, list, look, read what they print, stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
+from launcher.exits import exit_as, interruptible, status_of
+from launcher.signals import INTERRUPTED
+from recipes.load import load
+
+if TYPE_CHECKING:
+    from launcher.jobs import Job
+
+commands = typer.Typer()
+
+
+@commands.command()
+def submit(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    only_show: Annotated[
+        bool, typer.Option("--dry-run", help="Show the script that would be submitted.")
+    ] = False,
+) -> None:
+    """Submit a run to the scheduler that cluster.kind names, and tell its name."""
+    from launcher import submit as submitting
+
+    loaded = load(recipe, overrides or [])
+    if only_show:
+        typer.echo(submitting.dry_run(loaded), nl=False)
+        return
+    run_dir, job = submitting.submit(loaded)
+    typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {run_dir}")
+    typer.echo(f"Follow it with: shoal logs -f {run_dir.name}")
+
+
+def wait_for_job(run_dir: Path, job: Job) -> None:
+    """Show what a job prints until it has ended, and end as it did."""
+    typer.echo(
+        f"Submitted {run_dir.name} as {job.kind} job {job.id}; it goes on without this shoal"
+    )
+    try:
+        _print_log(run_dir, rank=None, follow=True)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"shoal: {run_dir.name} goes on. Follow it with `shoal logs -f {run_dir.name}`, end it "
+            f"with `shoal stop {run_dir.name}`",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    from launcher import looking
+
+    told = looking.see(run_dir).told
+    if told.word != "finished":
+        typer.echo(f"shoal: {run_dir.name}: {told.word}: {told.text}", err=True)
+        raise typer.Exit(INTERRUPTED if told.word == "stopped" else 1)
+
+
+@commands.command()
+def ps(
+    storage: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
+) -> None:
+    """List runs, the last changed last."""
+    from launcher import looking, runs
+    from launcher.terminal import open_display
+
+    seen = [looking.see(storage / name) for name in runs.names(storage)]
+    if not seen:
+        typer.echo(f"There are no runs in {storage}")
+        return
+    open_display().table("", looking.COLUMNS, looking.rows(seen))
+
+
+@commands.command()
+def status(run: RunArgument) -> None:
+    """Tell how a run is, and what happened to it last."""
+    from launcher import looking, runs
+
+    run_dir = runs.find(run, Path.cwd() / "runs")
+    seen = looking.see(run_dir)
+    place = f" ({seen.job.kind} job {seen.job.id})" if seen.job else ""
+    typer.echo(f"{seen.name}{place}: {seen.told.word}. {seen.told.text}".rstrip(". "))
+    if seen.step is not None:
+        typer.echo(f"  step {seen.step}, loss {seen.loss:.4f}")
+    typer.echo(f"  folder {run_dir}")
+    for line in looking.recent_events(run_dir, 10):
+        typer.echo(f"  {line}")
+
+
+@commands.command()
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    rank: Annotated[
+        int | None, typer.Option(help="Of this rank; left out, of the job.", min=0)
+    ] = None,
+) -> None:
+    """Show what a run prints."""
+    from launcher import runs
+
+    with interruptible():
+        _print_log(runs.find(run, Path.cwd() / "runs"), rank=rank, follow=follow)
+
+
+def _print_log(run_dir: Path, *, rank: int | None, follow: bool) -> None:
+    from launcher import looking
+
+    for part in looking.read_log(run_dir, rank=rank, follow=follow):
+        typer.echo(part, nl=False)
+
+
+@commands.command()
+def stop(
+    run: RunArgument,
+    now: Annotated[bool, typer.Option("--now", help="Without saving first; jobs only.")] = False,
+) -> None:
+    """Let a run save and stop after its step, wherever it runs. `shoal resume` goes on with it."""
+    from launcher import runs
+    from launcher.submit import stop_run
+
+    typer.echo(stop_run(runs.find(run, Path.cwd() / "runs"), now=now))
+
+
+@commands.command(hidden=True)
+def node(run_dir: Path) -> None:
+    """What a job's script runs on each of its nodes."""
+    from launcher.node import work_as_node
+
+    raise typer.Exit(work_as_node(run_dir, lambda: go_on(run_dir, []), status_of))
+
+
+def go_on(run_dir: Path, overrides: list[str], *, fork: bool = False) -> None:
+    from launcher import session
+    from launcher.summary import show_outcome
+    from launcher.terminal import open_display
+
+    begin = session.fork if fork else session.resume
+    with interruptible(), open_display() as display:
+        outcome = begin(run_dir, overrides, display)
+    show_outcome(outcome, display)
+    exit_as(outcome)

@@ -1,0 +1,67 @@
+"""Nodes of a job that meet, on this machine's loopback."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from cluster.rendezvous import Guest, Host, Meeting
+from recipes.errors import ClusterError
+
+MEETING = Meeting(job=os.getpid(), host="127.0.0.1", token=b"secret")
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_who_comes_is_known_and_told():
+    host = Host(MEETING)
+    try:
+        early = Guest(MEETING, "n2", 20)
+        wait_until(lambda: host.guests() == {"n2": "127.0.0.1"})
+        assert early.own_address() == "127.0.0.1"
+        assert early.hear(0) is None
+        host.tell("head")
+        late = Guest(MEETING, "n3", 20)
+        assert [early.hear(20), late.hear(20)] == ["head", "head"]
+    finally:
+        host.close()
+    for guest in (early, late):
+        with pytest.raises(EOFError):
+            guest.hear(20)
+        guest.close()
+
+
+def test_a_stranger_is_not_let_in():
+    host = Host(MEETING)
+    try:
+        stranger = Meeting(job=MEETING.job, host=MEETING.host, token=b"guess")
+        with pytest.raises(ClusterError, match="the first node cannot be reached for 1 s"):
+            Guest(stranger, "n9", 1)
+        guest = Guest(MEETING, "n2", 20)  # and does not keep others out
+        wait_until(lambda: set(host.guests()) == {"n2"})
+        guest.close()
+    finally:
+        host.close()
+
+
+def test_two_jobs_whose_ports_are_the_same_find_each_their_own():
+    other = Meeting(job=MEETING.job, host=MEETING.host, token=b"another")
+    hosts = [Host(MEETING), Host(other)]
+    try:
+        guests = [Guest(MEETING, "mine", 20), Guest(other, "theirs", 20)]
+        wait_until(lambda: [set(h.guests()) for h in hosts] == [{"mine"}, {"theirs"}])
+        for guest in guests:
+            guest.close()
+    finally:
+        for host in hosts:
+            with suppress(OSError):
+                host.close()

@@ -1,0 +1,54 @@
+"""What a run's state is called, from its scheduler's word and its own events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.slurm import JobState
+from launcher.jobs import told
+
+
+def events(*kinds: str, **last: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"event": kind} for kind in kinds]
+    if found:
+        found[-1] |= last
+    return found
+
+
+RUNNING = JobState(phase="running", word="RUNNING", nodes="n[1-2]")
+FAILED = JobState(phase="ended", word="FAILED", why="NonZeroExitCode")
+
+
+@pytest.mark.parametrize(
+    ("state", "happened", "word", "text"),
+    [
+        (JobState(phase="queued", word="PENDING", why="Resources"), ["submitted"], "queued", "Res"),
+        (RUNNING, ["submitted"], "starting", "n[1-2]"),
+        (RUNNING, ["submitted", "started"], "running", "n[1-2]"),
+        (RUNNING, ["submitted", "started", "stopped", "started"], "running", "n[1-2]"),
+        (FAILED, ["submitted"], "not formed", "before the run began: FAILED NonZeroExitCode"),
+        (FAILED, ["submitted", "started"], "died", "without a word: FAILED"),
+        (FAILED, ["submitted", "started", "failed"], "failed", ""),
+        (FAILED, ["submitted", "started", "finished", "submitted"], "not formed", "FAILED"),
+        (
+            JobState(phase="ended", word="CANCELLED"),
+            ["submitted", "started"],
+            "stopped",
+            "its job was cancelled",
+        ),
+        (JobState(phase="unknown"), ["submitted", "started", "finished"], "finished", ""),
+        (JobState(phase="ended"), ["started", "interrupted"], "stopped", ""),
+        (JobState(phase="ended"), ["started"], "died", "without a word"),
+    ],
+)
+def test_words(state: JobState, happened: list[str], word: str, text: str):
+    found = told(state, events(*happened))
+    assert found.word == word
+    assert text in found.text
+
+
+def test_the_first_line_of_an_error_is_told():
+    found = told(FAILED, events("submitted", "started", "failed", error="bad\nlines"))
+    assert found.text == "bad"

@@ -1,0 +1,40 @@
+"""What is asked of a run through its folder becomes a signal to its driver."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.requests import ask_to_stop, forget, heard
+from launcher.signals import noted
+
+
+def wait(seconds: float = 20) -> None:
+    time.sleep(seconds)  # ended by the signal's exception
+
+
+def test_a_wish_to_stop_is_a_persons_interruption(tmp_path: Path):
+    ask_to_stop(tmp_path)
+    with pytest.raises(KeyboardInterrupt), heard(tmp_path):
+        wait()
+    assert not (tmp_path / ".stop").exists()
+
+
+def test_a_schedulers_wish_is_told_apart(tmp_path: Path):
+    with noted() as wishes, heard(tmp_path):
+        (tmp_path / ".stop").write_text("preempted\n")
+        end = time.monotonic() + 20
+        while not wishes.count and time.monotonic() < end:
+            time.sleep(0.05)
+    assert (wishes.count, wishes.preempted) == (1, True)
+
+
+def test_what_was_asked_of_an_earlier_driver_is_forgotten(tmp_path: Path):
+    ask_to_stop(tmp_path)
+    forget(tmp_path)
+    with heard(tmp_path):
+        wait(1.2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
