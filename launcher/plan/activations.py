@@ -49,6 +49,8 @@ class Precision:
     gradient_checkpointing: bool
     dropout: bool
     """Of the adapter's inputs."""
+    packing: bool
+    """Several samples in a row: their mask makes attention repeat keys and values for each head."""
 
 
 def kept_bytes(
@@ -72,8 +74,9 @@ def _layer_bytes(
     width = precision.element_bytes
     # Inputs of the two norms; RMSNorm computes in float32 and keeps that copy.
     total = batch.tokens * 2 * widths.hidden * 4
-    # Queries, keys and values repeated for every head, the output, a float32 sum for each head.
-    total += batch.tokens * (4 * widths.attention * width + 4 * widths.heads)
+    # Queries, keys, values, the output, and a float32 sum for each head.
+    keys = widths.attention if precision.packing else _key_width(widths)
+    total += batch.tokens * (2 * (widths.attention + keys) * width + 4 * widths.heads)
     total += batch.tokens * _mlp_kept(widths) * width
     total += batch.tokens * _adapter_inputs(widths, adapter, layer, precision)
     noise = 1 if precision.on_gpu else width
@@ -86,6 +89,10 @@ def _layer_bytes(
         total += batch.tokens * 2 * widths.attention * width
         total += pairs * (width + (width + noise if widths.attention_dropout else 4))
     return total
+
+
+def _key_width(widths: Widths) -> int:
+    return widths.kv_heads * (widths.attention // widths.heads)
 
 
 def _mlp_kept(widths: Widths) -> int:
@@ -113,6 +120,20 @@ def _adapter_inputs(widths: Widths, adapter: AdapterShape, layer: int, precision
     shared = sum(size for names, size in sizes.items() if adapter.adapts(layer, names))
     others = sum(m.inputs for m in modules if m.name.rpartition(".")[2] not in known)
     return mids + (shared + others) * width
+
+
+def holes_bytes(adapter: AdapterShape, batch: MicroBatch, precision: Precision) -> int:
+    """Host memory that was freed in the forward pass and is not used again, without a GPU.
+
+    glibc before 2.38 does not give a freed block to an aligned request of its own size, and all of
+    torch's are aligned (https://sourceware.org/bugzilla/show_bug.cgi?id=14581). Each adapted module
+    makes and frees three tensors of the size of its output around the one that is kept; two of
+    them lie side by side, and what they leave is large enough to be used once more.
+    """
+    if precision.on_gpu or precision.gradient_checkpointing:
+        return 0
+    outputs = sum(module.outputs for module in adapter.adapted)
+    return 2 * batch.tokens * outputs * precision.element_bytes
 
 
 def logits_bytes(widths: Widths, batch: MicroBatch, precision: Precision, *, learns: bool) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from launcher.plan.activations import (
     MicroBatch,
     Precision,
+    holes_bytes,
     kept_bytes,
     logits_bytes,
     passing_bytes,
@@ -62,6 +63,8 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    holes: int
+    """Freed, and not used again by the allocator."""
     evaluating: int
     """What measuring takes in place of activations and logits."""
     loading: int
@@ -82,6 +85,7 @@ class Memory:
             + self.gathered
             + self.gradients
             + self.optimizer
+            + self.holes
             + max(self.activations + self.logits, self.evaluating)
         )
 
@@ -134,6 +138,7 @@ def memory_of(
         logits=logits_bytes(base.widths, batches.training, precision, learns=True)
         if is_causal
         else 0,
+        holes=holes_bytes(adapter, batches.training, precision),
         evaluating=_evaluating(recipe, base, batches.evaluating, precision),
         loading=host_libraries + copied + mapped,
         mapped=mapped,
@@ -200,7 +205,7 @@ def _gradients(
     trained = adapter.parameters
     if zero["stage"] == 0:
         return 4 * trained * 2
-    bucket = zero["reduce_bucket_size"]
+    bucket = int(zero["reduce_bucket_size"])
     touched = bucket if on_gpu else min(bucket, trained)
     kept = trained if zero["stage"] == 1 else -(-trained // workers)
     return 4 * (touched + kept)
@@ -264,3 +269,5 @@ def terms(memory: Memory) -> Iterator[tuple[str, int]]:
     yield "optimizer", memory.optimizer
     yield "activations", memory.activations
     yield "logits", memory.logits
+    if memory.holes:
+        yield "freed, not used again", memory.holes

@@ -105,6 +105,7 @@ def _precision(recipe: Recipe, machine: Machine) -> Precision:
         and recipe.base.kernels == "auto",
         gradient_checkpointing=recipe.base.gradient_checkpointing,
         dropout=recipe.adapter.dropout > 0,
+        packing=recipe.data.packing,
     )
 
 

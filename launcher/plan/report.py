@@ -93,7 +93,7 @@ def _shown(plan: Plan) -> Sequence[Workers]:
     if len(counts) <= _MOST_COUNTS:
         return counts
     even = [count for count in counts if not count.idle or count == plan.workers]
-    return even[: _MOST_COUNTS - 1] + [counts[-1]] if len(even) > _MOST_COUNTS else even
+    return even[:_MOST_COUNTS]
 
 
 def _memory(plan: Plan, memory: Memory) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Whether a run fits the memory and the disk there is, and the nearest change with which it does."""
+"""Whether a run fits the memory and the disk there is, and the nearest change if it does not."""
 
 from __future__ import annotations
 
