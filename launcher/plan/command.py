@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from launcher.plan.looking import look
@@ -12,7 +13,8 @@ from launcher.plan.machine import Machine, machine_of, parse_size
 from launcher.plan.plan import Plan, as_dict, make_plan
 from launcher.plan.report import report
 from launcher.plan.verdict import Verdict, judge
-from recipes import resolved
+from recipes import resolved, shipped
+from recipes.address import is_address
 from recipes.load import LoadedRecipe, load
 
 
@@ -34,7 +36,14 @@ def lines(
     gpu_memory: str | None = None,
     gpus_per_node: int | None = None,
 ) -> Iterator[str]:
-    """What `shoal plan` prints."""
+    """What `shoal plan` prints. With overrides a run is planned anew, as its recipe."""
+    run_dir = None if overrides else _run_of(reference)
+    if run_dir is not None:
+        from launcher.plan import comparison, record
+
+        plan = record.read(run_dir)
+        yield from [json.dumps(plan, indent=2)] if as_json else comparison.show(run_dir, plan)
+        return
     loaded = load(reference, overrides)
     machine = machine_of(
         loaded.recipe.cluster,
@@ -47,6 +56,18 @@ def lines(
         yield json.dumps(to_json(loaded, judged), ensure_ascii=False, indent=2)
         return
     yield from report(loaded, judged.plan, judged.machine, judged.verdict)
+
+
+def _run_of(reference: str) -> Path | None:
+    """The run that is meant: an address, a folder, or a name in ./runs that is no recipe's."""
+    if not is_address(reference):
+        folder = Path(reference).expanduser()
+        is_recipe = folder.is_file() or reference in shipped.names()
+        if is_recipe or not (folder.is_dir() or (Path("runs") / reference).is_dir()):
+            return None
+    from launcher import runs
+
+    return runs.find(reference, Path.cwd() / "runs")
 
 
 def plan_of(loaded: LoadedRecipe, machine: Machine, *, workers: int | None = None) -> Judged:
