@@ -126,15 +126,17 @@ def base_shape(
 ) -> BaseShape:
     """The same from what was read; `stored` is what the files of weights hold."""
     text = text_config(config)
+    model_type = str(text.get("model_type", ""))
     tensors = tuple(tensor for tensor in stored if _is_loaded(tensor.name, text, task))
     widths = _widths(text, tensors)
     head: tuple[Tensor, ...] = ()
     if task == "sequence_classification":
-        tensors = tuple(t for t in tensors if t.name.split(".")[0] not in _HEADS)
+        unused = (*_HEADS, *(("pooler",) if model_type in _ENCODER_HEAD_OF_TWO else ()))
+        tensors = tuple(t for t in tensors if not set(t.name.split(".")[:2]) & set(unused))
         tensors += _missing_pooler(text, tensors, widths)
-        head = _new_head(str(text.get("model_type", "")), widths.hidden, num_labels)
+        head = _new_head(model_type, widths.hidden, num_labels)
     return BaseShape(
-        model_type=str(text.get("model_type", "")),
+        model_type=model_type,
         tensors=tensors,
         head=head,
         widths=widths,
@@ -241,7 +243,7 @@ def _widths(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> Widths:
         hidden=hidden,
         intermediate=number("intermediate_size", "n_inner", "hidden_dim", default=4 * hidden),
         attention=heads * head,
-        heads=heads,
+        heads=max(1, heads),
         kv_heads=number("num_key_value_heads", default=heads),
         vocabulary=number("vocab_size"),
         gated=any("gate_proj" in name or "gate_up_proj" in name for name in names),
