@@ -77,7 +77,8 @@ def _length(plan: Plan) -> Iterator[str]:
 
 
 def _workers(plan: Plan) -> Iterator[str]:
-    yield "Workers: any number may be used; these leave none of them waiting for long"
+    most = max(count.workers for count in plan.worker_counts)
+    yield f"Workers: any number from 1 to {most}; these are the fewest for their time"
     yield f"  {'workers':>8} {'micro-batches each':>20} {'computed for nothing':>22}"
     for count in _shown(plan):
         here = "  ← this plan" if count == plan.workers else ""
@@ -156,7 +157,8 @@ def _against(check: Check, machine: Machine) -> str:
     needed = f"needs {bytes_text(check.needed_bytes)}"
     if check.there_bytes is None:
         return f"{needed}; what there is is not known here"
-    return f"{needed} of {bytes_text(check.there_bytes)} on {machine.where}: {check.word}"
+    where = "free here" if check.what == "disk" else f"on {machine.where}"
+    return f"{needed} of {bytes_text(check.there_bytes)} {where}: {check.word}"
 
 
 def _line(label: str, text: str, indent: int = 2) -> str:
