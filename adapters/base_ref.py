@@ -40,10 +40,10 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     return BaseRef(source=place, revision=revision, digest=_digest(folder))
 
 
-def locate(source: str, revision: str | None, cache: Path) -> Path:
+def locate(source: str, revision: str | None, cache: Path, *, download: bool = True) -> Path:
     """The local folder of `base.source`, checked to hold a model.
 
-    A hub model is taken from the hub's own local cache, or downloaded into it first.
+    A hub model is taken from the hub's own local cache, or downloaded into it first, if it may be.
     Raises `BaseModelError` when there is no such model or it has no weights.
     """
     if source.startswith("sample:"):
@@ -59,7 +59,7 @@ def locate(source: str, revision: str | None, cache: Path) -> Path:
         if not folder.is_dir():
             raise BaseModelError(f"base.source = {source}: there is no such folder.{_near(folder)}")
     else:
-        folder = _from_hub(source, revision)
+        folder = _from_hub(source, revision, download=download)
     _check(folder)
     return folder
 
@@ -82,14 +82,23 @@ def _near(folder: Path) -> str:
     return f" Did you mean {parent / near[0]}?" if near else ""
 
 
-def _from_hub(source: str, revision: str | None) -> Path:
+def _from_hub(source: str, revision: str | None, *, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                source, revision=revision, allow_patterns=patterns, local_files_only=not download
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if not download:
+            raise BaseModelError(
+                f"base.source = {source}: is no folder, and has not been downloaded to this "
+                "machine. `shoal prepare` with the recipe downloads it"
+            ) from error
         raise BaseModelError(
             f"base.source = {source}: is no folder, and could not be had from the hub: "
             f"{str(error).splitlines()[0]}"

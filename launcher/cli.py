@@ -122,6 +122,37 @@ def _in_short(loaded: LoadedRecipe) -> str:
 
 
 @app.command()
+def plan(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or a run to compare with.")
+    ],
+    overrides: OverridesArgument = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    node_memory: Annotated[
+        str | None, typer.Option(help="Host memory of a node, such as 512GiB.")
+    ] = None,
+    gpu_memory: Annotated[str | None, typer.Option(help="Memory of a GPU, such as 80GiB.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="Workers of a node.", min=1)] = None,
+) -> None:
+    """Tell what a run will take, without starting anything: steps, tokens, memory, disk, network.
+
+    For a run, what was predicted beside what was measured.
+    """
+    from launcher.plan import command
+
+    lines = command.lines(
+        recipe,
+        overrides or [],
+        as_json=json,
+        node_memory=node_memory,
+        gpu_memory=gpu_memory,
+        gpus_per_node=gpus_per_node,
+    )
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes that come with shoal."""
     width = max(len(name) for name in shipped.names())

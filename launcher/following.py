@@ -14,7 +14,7 @@ from recipes.errors import StorageError
 _EVENTS_S = 2.0
 # Logs are pushed whole, and may be long.
 _LOGS_EVERY = 30
-_EVENTS = ("recipe.yaml", "events.jsonl")
+_EVENTS = ("recipe.yaml", "plan.json", "events.jsonl")
 _LOGS = "logs"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from adapters.checkpoint_folder import predicted_bytes
+from launcher.plan.disk import kept_checkpoints
 from recipes.address import is_address
 from recipes.errors import ShoalError, StorageError
 from recipes.recipe import Recipe
@@ -43,9 +44,7 @@ def check_room(recipe: Recipe, storage: Path, trained_parameters: int) -> None:
     """Raises `StorageError` when the checkpoints of a run would not fit into the folder in which it
     works."""
     named = "cache" if is_address(recipe.storage.path) else "path"
-    kept = recipe.checkpoint.keep + recipe.checkpoint.keep_best
-    if recipe.checkpoint.keep_every_steps and recipe.train.steps:
-        kept += recipe.train.steps // recipe.checkpoint.keep_every_steps
+    kept = kept_checkpoints(recipe.checkpoint, recipe.train.steps)
     # One more is written before the oldest goes.
     needed = (kept + 1) * predicted_bytes(trained_parameters)
     while not storage.exists():

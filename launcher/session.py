@@ -19,6 +19,7 @@ from adapters.mirror import address_of, open_mirror
 from cluster.inside import is_inside
 from launcher import runs
 from launcher.following import followed
+from launcher.plan import record
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
@@ -100,7 +101,7 @@ def _run(
     from launcher.preflight import Preflight, check_room
 
     with connected_with_display(connected, recipe, display) as connection:
-        uses_gpu(recipe.cluster, resources())
+        gpu = uses_gpu(recipe.cluster, resources())
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
@@ -116,6 +117,7 @@ def _run(
             _recorded(run_dir, loaded, is_new=earlier is None),
         ):
             runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
+            record.begin(run_dir, loaded, gpu=gpu)
             job = _job(recipe, run_dir, prepared.folder, base_folder)
             if forked is not None:
                 job = _forked(job, forked, prepared, display)
@@ -124,6 +126,7 @@ def _run(
             from launcher.attempts import run_attempts
 
             result = run_attempts(job, connection, display)
+            record.end(run_dir)
             if not result["stopped"]:
                 runs.append_event(run_dir, "finished")
     return Outcome(

@@ -45,7 +45,7 @@ def to_yaml(loaded: LoadedRecipe) -> str:
             lines += ["", f"{head}:"]
             section = head
         indent = "  " if head else ""
-        lines.append(f"{indent}{name}: {_scalar(leaf)}  # {loaded.origins[path]}")
+        lines.append(f"{indent}{name}: {scalar(leaf)}  # {loaded.origins[path]}")
     return "\n".join(lines) + "\n"
 
 
@@ -67,7 +67,8 @@ def differences(left: Recipe, right: Recipe) -> dict[str, tuple[Any, Any]]:
     return {path: (a[path], b[path]) for path in a if a[path] != b[path]}
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
+    """One value as it stands in a recipe."""
     # JSON is YAML; a "${" would be taken for an interpolation when it is read again.
     return json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
 

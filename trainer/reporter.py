@@ -16,7 +16,7 @@ class Reporter(Protocol):
         """An optimizer step was taken; the keys are those of a line of metrics.jsonl."""
 
     def event(self, kind: str, details: Mapping[str, Any]) -> None:
-        """Something worth keeping happened: `checkpoint`, `evaluated`, `stopped`."""
+        """Something worth keeping happened: `checkpoint`, `evaluated`, `memory`, `stopped`."""
 
     def stop_requested(self) -> bool:
         """Whether the run should save and stop after this step."""

@@ -31,6 +31,7 @@ from trainer.generation import generate
 from trainer.job import Job
 from trainer.loop import Loop, StepResult
 from trainer.order import Order, num_steps
+from trainer.peaks import gather_peaks
 from trainer.pulse import Pulse
 from trainer.record import Record
 from trainer.reporter import Reporter, SilentReporter
@@ -127,6 +128,7 @@ class _Rank:
         if self.recipe.evaluate.after and not stopped:
             after = self.evaluate("after")
         self._finish_saving()
+        self.reporter.event("memory", {"ranks": gather_peaks(self.device)})
         self.push_records()
         return {
             "steps": done,

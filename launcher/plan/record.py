@@ -1,0 +1,129 @@
+"""A run's plan.json: what was predicted when it began, and what was measured when it ended."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.plan.command import plan_of, to_json
+from launcher.plan.machine import machine_of
+from recipes.errors import CheckpointError, DataError, ShoalError
+from recipes.files import write_whole
+from recipes.load import LoadedRecipe
+from trainer.ledger import read_ledger
+from trainer.metrics import read_steps
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a run took. None is what it did not get to."""
+
+    workers: int | None
+    steps: int
+    samples: int
+    tokens: int
+    step_s: float | None
+    """Median."""
+    checkpoint_bytes: int | None
+    host_bytes: Sequence[int]
+    """Most resident memory of each rank, over all attempts that came to an end."""
+    device_bytes: Sequence[int]
+    """Most of its GPU that each rank's tensors took; 0 without one."""
+
+
+def begin(run_dir: Path, loaded: LoadedRecipe, *, gpu: bool) -> None:
+    """Write down what is predicted. A plan is no reason for a run to fail, so where none can be
+    made none is written."""
+    machine = replace(machine_of(loaded.recipe.cluster), gpu=gpu)
+    with suppress(ShoalError):
+        predicted = to_json(loaded, plan_of(loaded, machine))
+        del predicted["recipe"]  # beside it, in recipe.yaml
+        write_whole(run_dir / PLAN, json.dumps({"predicted": predicted}, indent=2) + "\n")
+
+
+def end(run_dir: Path) -> None:
+    """Add what was measured up to now."""
+    with suppress(ShoalError):
+        plan = read(run_dir)
+        plan["measured"] = as_dict(measure(run_dir))
+        write_whole(run_dir / PLAN, json.dumps(plan, indent=2) + "\n")
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """A run's plan. Raises `CheckpointError` when it has none."""
+    file = run_dir / PLAN
+    try:
+        plan: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{file}: this run has no plan that can be read: {error}. "
+            f"Its recipe can be planned now: shoal plan {run_dir}/recipe.yaml"
+        ) from error
+    return plan
+
+
+def measure(run_dir: Path) -> Measured:
+    """From what lies in a run's folder: its curve, its ledger and its events."""
+    steps = read_steps(run_dir / "metrics.jsonl")
+    events = _events(run_dir)
+    attempts = [event for event in events if event["event"] == "attempt"]
+    saved = [event for event in events if event["event"] == "checkpoint"]
+    peaks = [event["ranks"] for event in events if event["event"] == "memory"]
+    return Measured(
+        workers=attempts[-1]["workers"] if attempts else None,
+        steps=len(steps),
+        samples=_samples(run_dir, len(steps)),
+        tokens=sum(step["tokens"] for step in steps),
+        step_s=statistics.median(step["seconds"] for step in steps) if steps else None,
+        checkpoint_bytes=saved[-1]["bytes"] if saved else None,
+        host_bytes=_most(peaks, "host_bytes"),
+        device_bytes=_most(peaks, "device_bytes"),
+    )
+
+
+def as_dict(measured: Measured) -> dict[str, Any]:
+    """As JSON takes it."""
+    return {
+        "workers": measured.workers,
+        "steps": measured.steps,
+        "samples": measured.samples,
+        "tokens": measured.tokens,
+        "step_s": measured.step_s,
+        "checkpoint_bytes": measured.checkpoint_bytes,
+        "host_bytes": list(measured.host_bytes),
+        "device_bytes": list(measured.device_bytes),
+    }
+
+
+def _samples(run_dir: Path, steps: int) -> int:
+    with suppress(DataError):
+        entries = read_ledger(run_dir / "ledger").entries
+        return sum(len(ids) for entry in entries[:steps] for ids in entry.samples)
+    return 0
+
+
+def _events(run_dir: Path) -> list[dict[str, Any]]:
+    file = run_dir / "events.jsonl"
+    if not file.is_file():
+        return []
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):  # a line that was cut off
+            found.append(json.loads(line))
+    return found
+
+
+def _most(attempts: Sequence[Sequence[Mapping[str, Any]]], name: str) -> list[int]:
+    """The most of each rank; attempts may have had different numbers of them."""
+    ranks = max((len(attempt) for attempt in attempts), default=0)
+    return [
+        max(attempt[rank][name] for attempt in attempts if rank < len(attempt))
+        for rank in range(ranks)
+    ]

@@ -1,0 +1,200 @@
+"""What there is to train on: counted in prepared shards, else estimated from the files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from launcher.prepare.key import prepared_key, source_entries
+from launcher.prepare.reading import read
+from launcher.prepare.samples import Unusable, to_sample
+from launcher.prepare.sources import Source, Unit, units
+from recipes.recipe import Recipe
+from trainer.shards import open_shard, read_manifest
+
+# Sources up to this size are hashed to find their prepared data, in about a tenth of a second.
+_HASHED_BYTES = 64 * 2**20
+_LOOKED_AT_BYTES = 2**20
+# English takes 4 characters a token, Chinese about 1.5 characters of 3 bytes.
+_TEXT_BYTES_PER_TOKEN = 4.0
+# The marks of roles and the system message that a chat's template writes.
+_CHAT_TOKENS = 16
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows (sequences) of the training split, and how many are held out."""
+
+    tokens: Numbers
+    """Of each row, (rows,)."""
+    samples: Numbers
+    """In each row, (rows,)."""
+    supervised: Numbers
+    """Tokens of each row that something is learnt from, or labels; (rows,)."""
+    held_out: int
+    """Samples; with evaluate.choices each is there as a row for each choice."""
+    held_out_tokens: Numbers
+    held_out_supervised: Numbers
+    labels: tuple[str, ...]
+    prepared: Path | None
+    """Where the rows were counted; None when they are estimated."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def find_prepared(
+    recipe: Recipe, base_folder: Path, cache: Path, sources: Sequence[Source]
+) -> Path | None:
+    """The prepared data of a recipe, if it is there.
+
+    A folder that was made from these very files, which have not been written to since, is known by
+    the digests in its manifest. Files that are together small are hashed otherwise; large ones are
+    not, so data that were moved since count as not prepared.
+    """
+    for manifest_file in sorted((cache / "prepared").glob("*/manifest.json")):
+        manifest = read_manifest(manifest_file.parent)
+        if not _is_made_from(manifest, manifest_file, sources):
+            continue
+        key = prepared_key(recipe, base_folder, manifest["sources"])
+        if key == manifest_file.parent.name:
+            return manifest_file.parent
+    if sum(source.path.stat().st_size for source in sources) > _HASHED_BYTES:
+        return None
+    folder = cache / "prepared" / prepared_key(recipe, base_folder, source_entries(sources))
+    return folder if (folder / "manifest.json").is_file() else None
+
+
+def _is_made_from(manifest: Mapping[str, Any], file: Path, sources: Sequence[Source]) -> bool:
+    made = file.stat().st_mtime
+    now = [(str(source.path), source.split, source.path.stat().st_size) for source in sources]
+    then = [(entry["path"], entry["split"], entry["bytes"]) for entry in manifest["sources"]]
+    return now == then and all(source.path.stat().st_mtime < made for source in sources)
+
+
+def count_rows(folder: Path) -> Rows:
+    """The rows of a prepared folder, exactly. Reads lengths, no tokens."""
+    manifest = read_manifest(folder)
+    train = [_lengths(folder / "train", shard) for shard in _shards(manifest, "train")]
+    held_out = [_lengths(folder / "held_out", shard) for shard in _shards(manifest, "held_out")]
+    return Rows(
+        tokens=_joined([part[0] for part in train]),
+        samples=_joined([part[1] for part in train]),
+        supervised=_joined([part[2] for part in train]),
+        held_out=int(manifest["splits"]["held_out"]["samples"]),
+        held_out_tokens=_joined([part[0] for part in held_out]),
+        held_out_supervised=_joined([part[2] for part in held_out]),
+        labels=tuple(manifest["labels"]),
+        prepared=folder,
+    )
+
+
+def _shards(manifest: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
+    return list(manifest["splits"][split]["shards"])
+
+
+def _lengths(folder: Path, shard: Mapping[str, Any]) -> tuple[Numbers, Numbers, Numbers]:
+    table = open_shard(folder / shard["file"])
+    return (
+        pc.list_value_length(table.column("input_ids")).to_numpy().astype(np.int64),
+        pc.list_value_length(table.column("samples")).to_numpy().astype(np.int64),
+        table.column("supervised").to_numpy().astype(np.int64),
+    )
+
+
+def _joined(parts: Sequence[Numbers]) -> Numbers:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def estimate_rows(recipe: Recipe, sources: Sequence[Source]) -> Rows:
+    """Rows from the sizes of the files and the beginning of each; nothing is tokenised.
+
+    Duplicates and rows that will be set aside are not known yet, so these are rather too many.
+    """
+    lengths = {
+        split: [_estimate(recipe, source) for source in sources if source.split == split]
+        for split in ("train", "held_out")
+    }
+    train = _joined(lengths["train"])
+    held_out = _joined(lengths["held_out"])
+    share = recipe.data.held_out_fraction
+    if share:
+        kept = round(len(train) * (1 - share))
+        train, held_out = train[:kept], train[kept:]
+    choices = max(1, len(recipe.evaluate.choices))
+    held_out_tokens = np.repeat(np.minimum(held_out, recipe.data.sequence_length), choices)
+    return Rows(
+        **_as_rows(recipe, train),
+        held_out=len(held_out),
+        held_out_tokens=held_out_tokens,
+        held_out_supervised=held_out_tokens,
+        labels=tuple(recipe.data.labels),
+        prepared=None,
+    )
+
+
+def _as_rows(recipe: Recipe, samples: Numbers) -> dict[str, Numbers]:
+    """Samples of so many tokens as rows, packed if the recipe says so."""
+    limit = recipe.data.sequence_length
+    samples = np.minimum(samples, limit)
+    one = np.ones(len(samples), np.int64)
+    if recipe.task == "sequence_classification":
+        return {"tokens": samples, "samples": one, "supervised": one}
+    if not recipe.data.packing:
+        return {"tokens": samples, "samples": one, "supervised": samples}
+    rows = max(1, math.ceil(samples.sum() / limit))
+    tokens = np.full(rows, limit, np.int64)
+    tokens[-1] = samples.sum() - limit * (rows - 1)
+    counts = np.full(rows, len(samples) // rows, np.int64)
+    counts[: len(samples) % rows] += 1
+    return {"tokens": tokens, "samples": counts, "supervised": tokens}
+
+
+def _estimate(recipe: Recipe, source: Source) -> Numbers:
+    """Estimated tokens of each sample of a file: those of its beginning, over and over."""
+    first = units([source], _LOOKED_AT_BYTES)[0]
+    seen = _sample_tokens(recipe, first)
+    if not seen:
+        return np.zeros(0, np.int64)
+    count = round(len(seen) * _times(source, first))
+    return np.resize(np.array(seen, np.int64), count)
+
+
+def _times(source: Source, first: Unit) -> float:
+    """How many times a file is as large as its first unit."""
+    if source.path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        metadata = pq.read_metadata(source.path)
+        rows = sum(metadata.row_group(group).num_rows for group in range(first.begin, first.end))
+        return float(metadata.num_rows / max(1, rows))
+    size = source.path.stat().st_size
+    return size / first.end if first.end else 1.0
+
+
+def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
+    found = []
+    for raw in read(unit):
+        if raw.columns is None:
+            continue
+        try:
+            sample = to_sample(raw.columns, recipe)
+        except Unusable:
+            continue
+        if sample.messages is not None:
+            texts = [str(message["content"]) for message in sample.messages]
+            extra = _CHAT_TOKENS
+        else:
+            texts, extra = [sample.text or ""], 2
+        text_bytes = sum(len(text.encode()) for text in texts)
+        found.append(extra + math.ceil(text_bytes / _TEXT_BYTES_PER_TOKEN))
+    return found

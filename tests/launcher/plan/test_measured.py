@@ -1,0 +1,49 @@
+"""Plan against measured: the small real model, on two workers under every ZeRO stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.plan.comparison import compare
+from launcher.samples import catalogue
+from recipes.storage import default_cache
+
+pytestmark = pytest.mark.slow
+
+SHOAL = str(Path(sys.executable).parent / "shoal")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for name in ("smollm2-135m-instruct", "movie_reviews"):
+        catalogue.make(name, Path(default_cache()), lambda text: None)
+    return tmp_path_factory.mktemp("measured")
+
+
+def shoal(folder: Path, *arguments: str) -> str:
+    found = subprocess.run(
+        [SHOAL, *arguments], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_plan_is_what_the_run_takes(workplace: Path, stage: int):
+    name = f"stage_{stage}"
+    shoal(
+        workplace, "run", "quickstart", f"name={name}", f"zero.stage={stage}", "train.steps=3",
+        "evaluate.before=false",
+    )  # fmt: skip
+    plan = json.loads((workplace / "runs" / name / "plan.json").read_text())
+    off = {pair.what: pair.off for pair in compare(plan)}
+    assert off["steps"] == off["samples"] == off["tokens"] == 0
+    assert abs(off["host memory, worker"]) < 0.15
+    assert abs(off["a checkpoint"]) < 0.02
+    assert len(plan["measured"]["host_bytes"]) == 2
+    assert "host memory, worker" in shoal(workplace, "plan", f"runs/{name}")
