@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.inside import is_submitted
 from launcher.plan.looking import look
 from launcher.plan.machine import Machine, machine_of, parse_size
 from launcher.plan.plan import Plan, as_dict, make_plan
@@ -46,7 +47,7 @@ def lines(
         return
     loaded = load(reference, overrides)
     machine = machine_of(
-        loaded.recipe.cluster,
+        loaded.recipe,
         memory_bytes=parse_size(node_memory, "--node-memory"),
         gpu_memory_bytes=parse_size(gpu_memory, "--gpu-memory"),
         gpus_per_node=gpus_per_node,
@@ -56,6 +57,15 @@ def lines(
         yield json.dumps(to_json(loaded, judged), ensure_ascii=False, indent=2)
         return
     yield from report(loaded, judged.plan, judged.machine, judged.verdict)
+    if is_submitted(loaded.recipe):
+        from launcher.submit import dry_run
+
+        yield from [
+            "",
+            "What `shoal submit` would hand to sbatch:",
+            "",
+            *dry_run(loaded).split("\n"),
+        ]
 
 
 def _run_of(reference: str) -> Path | None:

@@ -11,8 +11,8 @@ import psutil
 
 from cluster.process import CommandError, run
 from recipes.base import Base
-from recipes.cluster import Cluster
 from recipes.errors import RecipeError
+from recipes.recipe import Recipe
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB|TiB|kB|MB|GB|TB|B)", re.IGNORECASE)
 _UNITS = {
@@ -42,16 +42,19 @@ class Machine:
 
 
 def machine_of(
-    cluster: Cluster,
+    recipe: Recipe,
     *,
     memory_bytes: int | None = None,
     gpu_memory_bytes: int | None = None,
     gpus_per_node: int | None = None,
 ) -> Machine:
-    """The recipe's node: this machine when Ray starts here, unless something else is told."""
+    """The recipe's node: this machine when Ray starts here, unless something else is told; of a job
+    of SLURM what the job asks for."""
+    cluster = recipe.cluster
     is_told = bool(memory_bytes or gpu_memory_bytes or gpus_per_node)
-    is_here = cluster.address is None and not is_told
-    found = _gpu_memory_bytes() if cluster.address is None else []
+    is_local = cluster.kind == "local"
+    is_here = is_local and not is_told
+    found = _gpu_memory_bytes() if is_local else []
     gpu = cluster.device == "gpu"
     if cluster.device == "auto":
         # Nobody looks for a cluster: one that is told of, or is elsewhere, is taken to have GPUs.
@@ -59,14 +62,27 @@ def machine_of(
     if is_here:
         memory_bytes = _memory_bytes()
         gpu_memory_bytes = min(found, default=None)
+    workers_per_node = cluster.most_workers if is_here else gpus_per_node
+    if cluster.kind == "slurm":
+        memory_bytes = memory_bytes or _asked_bytes(recipe.slurm.memory)
+        workers_per_node = workers_per_node or -(-cluster.most_workers // recipe.slurm.nodes)
     return Machine(
         where="this machine" if is_here else "a node",
         gpu=gpu,
         memory_bytes=memory_bytes,
         gpu_memory_bytes=gpu_memory_bytes if gpu else None,
-        workers_per_node=cluster.most_workers if is_here else gpus_per_node,
+        workers_per_node=workers_per_node,
         fused_kernels=gpu and importlib.util.find_spec("liger_kernel") is not None,
     )
+
+
+def _asked_bytes(memory: str | None) -> int | None:
+    """Bytes of sbatch's --mem: megabytes, or with K, M, G or T. 0 is all that a node has."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)", (memory or "").upper())
+    if found is None or int(found[1]) == 0:
+        return None
+    power = 1 + "KMGT".index(found[2] or "M")
+    return int(found[1]) << 10 * power
 
 
 def element_bytes(base: Base, machine: Machine) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launcher import runs
 from launcher.plan.command import plan_of, to_json
 from launcher.plan.machine import machine_of
 from recipes.errors import CheckpointError, DataError, ShoalError
@@ -39,13 +40,18 @@ class Measured:
 
 
 def begin(run_dir: Path, loaded: LoadedRecipe, *, gpu: bool) -> None:
-    """Write down what is predicted. A plan is no reason for a run to fail, so where none can be
-    made none is written."""
-    machine = replace(machine_of(loaded.recipe.cluster), gpu=gpu)
-    with suppress(ShoalError):
+    """Write down what is predicted, or note why nothing could be.
+
+    A plan is no reason for a run to fail, so this is a border: models differ in ways that no error
+    of shoal's foresees.
+    """
+    try:
+        machine = replace(machine_of(loaded.recipe), gpu=gpu)
         predicted = to_json(loaded, plan_of(loaded, machine))
         del predicted["recipe"]  # beside it, in recipe.yaml
         write_whole(run_dir / PLAN, json.dumps({"predicted": predicted}, indent=2) + "\n")
+    except Exception as error:
+        runs.append_event(run_dir, "not_planned", {"why": f"{type(error).__name__}: {error}"})
 
 
 def end(run_dir: Path) -> None:

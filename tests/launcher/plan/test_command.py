@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.plan.command import lines
 from launcher.plan.comparison import compare
 from launcher.plan.record import measure
 from support import tiny
@@ -196,3 +197,9 @@ def test_pairs_say_how_far_off_a_prediction_was():
         "GPU memory, tensors": pytest.approx(0.25),
         "a checkpoint": pytest.approx(-0.1),
     }
+
+
+def test_a_job_is_shown_with_the_plan():
+    shown = "\n".join(lines("quickstart", ["cluster.kind=slurm", "slurm.nodes=2"], as_json=False))
+    assert "What `shoal submit` would hand to sbatch:\n\n#!/bin/bash\n" in shown
+    assert "#SBATCH --nodes=2\n" in shown

@@ -34,6 +34,7 @@ from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
 from recipes.errors import RecipeError
 from recipes.recipe import Recipe
+from recipes.slurm import Slurm
 from recipes.zero import Zero
 from support import jobs
 from trainer.order import Order
@@ -405,12 +406,19 @@ def test_sizes_are_read_and_written():
 
 
 def test_machines_that_are_told_of():
-    elsewhere = machine_of(Cluster(address="auto"))
+    def of(cluster: Cluster, slurm: Slurm | None = None) -> Recipe:
+        return dataclasses.replace(recipe(), cluster=cluster, slurm=slurm or Slurm())
+
+    elsewhere = machine_of(of(Cluster(kind="ray")))
     assert (elsewhere.where, elsewhere.gpu, elsewhere.memory_bytes) == ("a node", True, None)
     told = machine_of(
-        Cluster(address="auto"), memory_bytes=2**40, gpu_memory_bytes=2**36, gpus_per_node=8
+        of(Cluster(kind="ray")), memory_bytes=2**40, gpu_memory_bytes=2**36, gpus_per_node=8
     )
     assert (told.memory_bytes, told.gpu_memory_bytes, told.workers_per_node) == (2**40, 2**36, 8)
-    here = machine_of(Cluster(device="cpu", workers=[3]))
+    job = machine_of(of(Cluster(kind="slurm", workers=[8]), Slurm(nodes=4, memory="200G")))
+    assert (job.where, job.workers_per_node, job.memory_bytes) == ("a node", 2, 200 * 2**30)
+    all_there_is = machine_of(of(Cluster(kind="slurm"), Slurm(memory="0")))
+    assert all_there_is.memory_bytes is None
+    here = machine_of(of(Cluster(device="cpu", workers=[3])))
     assert (here.where, here.gpu, here.workers_per_node) == ("this machine", False, 3)
     assert here.memory_bytes and here.memory_bytes > 2**28
