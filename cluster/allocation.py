@@ -14,9 +14,10 @@ from pathlib import Path
 
 import ray
 
+from cluster import slurm
 from cluster.membership import Membership
 from cluster.ray_node import NodeOptions, RayNode, address_of_interface
-from cluster.rendezvous import Guest, Host
+from cluster.rendezvous import Guest, Host, HostLost, MeetingOver
 from recipes.cluster import Cluster
 from recipes.errors import ClusterError
 
@@ -24,6 +25,7 @@ _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.5
 _TELL_AFTER_S = 10.0
 _RESTART_S = 5.0
+_SCRIPT_ENDS_S = 20.0
 
 
 class Head:
@@ -112,7 +114,8 @@ class Head:
 def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) -> None:
     """Another node's part, until the first node ends it.
 
-    Raises `ClusterError` when the first node cannot be reached.
+    Raises `ClusterError` when the first node cannot be reached, and when the job cannot be queued
+    again after it was lost.
     """
     guest = Guest(membership.meeting(), membership.node, cluster.form_s)
     address = (
@@ -122,6 +125,7 @@ def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) 
     )
     node: RayNode | None = None
     head: str | None = None
+    first_is_lost = False
     try:
         while True:
             heard = guest.hear(_POLL_S)
@@ -136,12 +140,27 @@ def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) 
             head = heard or head
             if node is None and head is not None:
                 node = RayNode(_options(membership, address), head)
-    except EOFError:
+    except MeetingOver:
         return
+    except HostLost:
+        first_is_lost = True
     finally:
         if node is not None:
             node.stop()
         guest.close()
+    if first_is_lost:
+        _queue_again(membership, tell)
+
+
+def _queue_again(membership: Membership, tell: Callable[[str], None]) -> None:
+    """The first node is gone, and with it the job's script, unless only the driver has died: then
+    the script ends the job, and this process, in a moment.
+
+    SLURM 22.05 by itself lets a job of `--no-kill` run on without its script, for ever.
+    """
+    tell(f"{membership.node}: {membership.nodes[0]}, which drives the run, is gone")
+    time.sleep(_SCRIPT_ENDS_S)
+    slurm.queue_again(str(membership.job))
 
 
 def _options(membership: Membership, address: str) -> NodeOptions:

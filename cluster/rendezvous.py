@@ -22,6 +22,10 @@ from recipes.errors import ClusterError
 # Below the ports that Linux gives to outgoing connections, some for each job: others may be taken.
 _FIRST_PORT, _PORTS_PER_JOB, _JOBS = 16000, 8, 2000
 _ASK_AGAIN_S = 0.5
+_JOIN_S = 5.0
+_OVER = ""
+# A first node that has lost its power says nothing; half a minute of silence is its end.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 _BROKEN = (OSError, EOFError, AuthenticationError)
 
 
@@ -39,6 +43,14 @@ class Meeting:
         return iter(range(first, first + _PORTS_PER_JOB))
 
 
+class MeetingOver(Exception):
+    """The first node has sent all home."""
+
+
+class HostLost(Exception):
+    """The first node, or its process, is gone without a word."""
+
+
 class Host:
     """The first node's side. Raises `ClusterError` when none of the job's ports is free."""
 
@@ -47,7 +59,9 @@ class Host:
         self._guests: dict[str, Connection] = {}
         self._message: str | None = None
         self._lock = threading.Lock()
-        threading.Thread(target=self._welcome, daemon=True, name="rendezvous").start()
+        self._closed = False
+        self._thread = threading.Thread(target=self._welcome, daemon=True, name="rendezvous")
+        self._thread.start()
 
     def guests(self) -> dict[str, str]:
         """Names of the nodes that have come, and the address of this node that each has reached."""
@@ -64,20 +78,27 @@ class Host:
 
     def close(self) -> None:
         """Send all home."""
+        self.tell(_OVER)
+        self._closed = True
+        # Closing alone would leave the thread, and with it the port, waiting for one more.
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port())):
+            pass
+        self._thread.join(_JOIN_S)
         self._listener.close()
         with self._lock:
             for guest in self._guests.values():
                 guest.close()
 
+    def _port(self) -> int:
+        return int(self._listener.address[1])
+
     def _welcome(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 guest = self._listener.accept()
                 name = guest.recv()
-            except (EOFError, AuthenticationError, ConnectionError):
+            except _BROKEN:
                 continue  # not one of ours
-            except OSError:
-                return  # closed
             with self._lock:
                 self._guests[name] = guest
                 if self._message is not None:
@@ -93,6 +114,10 @@ class Guest:
 
     def __init__(self, meeting: Meeting, node: str, timeout_s: float) -> None:
         self._host = _reach(meeting, timeout_s)
+        with _socket_of(self._host) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVE.items():
+                same.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._host.send(node)
 
     def own_address(self) -> str:
@@ -100,11 +125,17 @@ class Guest:
         return _own_address(self._host)
 
     def hear(self, timeout_s: float) -> str | None:
-        """The next message, or None when there is none in time. Raises `EOFError` at the end."""
+        """The next message, or None when there is none in time.
+
+        Raises `MeetingOver` at the end, and `HostLost` when the first node is gone without a word.
+        """
         try:
-            return str(self._host.recv()) if self._host.poll(timeout_s) else None
-        except ConnectionError as error:
-            raise EOFError from error
+            message = str(self._host.recv()) if self._host.poll(timeout_s) else None
+        except (OSError, EOFError) as error:
+            raise HostLost from error
+        if message == _OVER:
+            raise MeetingOver
+        return message
 
     def close(self) -> None:
         self._host.close()
@@ -139,5 +170,10 @@ def _reach(meeting: Meeting, timeout_s: float) -> Connection:
 
 
 def _own_address(connection: Connection) -> str:
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+    with _socket_of(connection) as same:
         return str(same.getsockname()[0])
+
+
+def _socket_of(connection: Connection) -> socket.socket:
+    """The connection once more, to be closed by whoever asks."""
+    return socket.socket(fileno=os.dup(connection.fileno()))

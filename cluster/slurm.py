@@ -90,3 +90,11 @@ def cancel(job: str) -> None:
         run(["scancel", job], timeout_s=_TIMEOUT_S)
     except CommandError as error:
         raise ClusterError(f"slurm: job {job} cannot be ended: {_said(error)}") from error
+
+
+def queue_again(job: str) -> None:
+    """End a job and queue it again. Raises `ClusterError` when SLURM does not."""
+    try:
+        run(["scontrol", "requeue", job], timeout_s=_TIMEOUT_S)
+    except CommandError as error:
+        raise ClusterError(f"slurm: job {job} cannot be queued again: {_said(error)}") from error

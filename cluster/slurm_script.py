@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recipes.recipe import Recipe
-from recipes.slurm import Slurm
 
 _LOG = "slurm.log"
 
@@ -28,8 +27,7 @@ RAY_AUTH_TOKEN=$(od -An -vN32 -tx1 /dev/urandom | tr -d ' \\n')
 SHOAL_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\\n' ' ')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN SHOAL_NODES
 
-# One task a node. The first drives the run and its exit status is that of the run; a node that is
-# lost does not take the others with it.
+# One task a node. The first drives the run; its exit status, which it leaves behind, is the run's.
 rm -f "$run/.status"
 {srun} "$run" &
 while wait $!; kill -0 $! 2>/dev/null; do :; done
@@ -47,7 +45,7 @@ exit "$status"
 def script(recipe: Recipe, run_dir: Path, *, shoal: str) -> str:
     """What SLURM runs for a run that lies in `run_dir`; `shoal` is the command on the nodes."""
     slurm = recipe.slurm
-    command = [*_srun(slurm, cpus_per_node(recipe)), slurm.shoal or shoal, "node"]
+    command = [*_srun(recipe), slurm.shoal or shoal, "node"]
     return _SCRIPT.format(
         options="\n".join(f"#SBATCH {option}" for option in _options(recipe, run_dir)),
         run=shlex.quote(str(run_dir)),
@@ -96,8 +94,14 @@ def _options(recipe: Recipe, run_dir: Path) -> Iterator[str]:
     yield "--open-mode=append"
     yield f"--signal=B:USR1@{slurm.signal_s}"
     yield "--requeue" if slurm.max_requeues else "--no-requeue"
-    yield "--no-kill"
+    yield from _no_kill(recipe)
     yield from slurm.extra
+
+
+def _no_kill(recipe: Recipe) -> list[str]:
+    """A run that can do with fewer workers outlives a node; for others SLURM queues the job again,
+    and gives it another one."""
+    return ["--no-kill"] if recipe.cluster.least_workers < recipe.cluster.most_workers else []
 
 
 def _word(value: str) -> str:
@@ -105,8 +109,10 @@ def _word(value: str) -> str:
     return f'"{value}"' if any(letter in value for letter in " \t'#&|;()") else value
 
 
-def _srun(slurm: Slurm, cpus: int) -> list[str]:
-    command = ["srun", "--no-kill", "--kill-on-bad-exit=0", f"--cpus-per-task={cpus}"]
+def _srun(recipe: Recipe) -> list[str]:
+    slurm = recipe.slurm
+    cpus = f"--cpus-per-task={cpus_per_node(recipe)}"
+    command = ["srun", *_no_kill(recipe), "--kill-on-bad-exit=0", cpus]
     if slurm.container_image is not None:
         command.append(f"--container-image={slurm.container_image}")
         if slurm.container_mounts:

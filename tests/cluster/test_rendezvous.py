@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from cluster.rendezvous import Guest, Host, Meeting
+from cluster.rendezvous import Guest, Host, HostLost, Meeting, MeetingOver
 from recipes.errors import ClusterError
 
+ROOT = Path(__file__).parent.parent.parent
 MEETING = Meeting(job=os.getpid(), host="127.0.0.1", token=b"secret")
 
 
@@ -35,9 +39,26 @@ def test_who_comes_is_known_and_told():
     finally:
         host.close()
     for guest in (early, late):
-        with pytest.raises(EOFError):
+        with pytest.raises(MeetingOver):
             guest.hear(20)
         guest.close()
+
+
+def test_a_first_node_that_dies_has_not_sent_anybody_home():
+    program = (
+        "import sys, time; from cluster.rendezvous import Host, Meeting;"
+        f"host = Host(Meeting(job={MEETING.job}, host='', token=b'secret')); print(flush=True);"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.readline()
+    guest = Guest(MEETING, "n2", 20)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with pytest.raises(HostLost):
+        guest.hear(20)
+    guest.close()
 
 
 def test_a_stranger_is_not_let_in():

@@ -125,17 +125,19 @@ def test_a_job_that_is_cancelled_leaves_nothing(lab: Lab, workplace: Path):
     assert "stopped" in shoal(lab, workplace, "status", "cancelled")
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["the first", "the other"])
-def test_a_node_that_dies_is_replaced(lab: Lab, workplace: Path, untouched: Trace, which: int):
-    name = f"dead{which}"
-    run, job = submit(lab, workplace, name, "failure.wait_s=10")
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
+@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
+def test_a_node_dies(lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str):
+    """Its job gets another node, unless the run can do without: with fewer workers, to rounding."""
+    run, job = submit(lab, workplace, f"dead{which}", f"cluster.workers={workers}")
     wait_for_step(run, 50)
-    nodes = lab.job(job)["NodeList"]
-    number = int(nodes.removeprefix("n").strip("[]").replace("-", ",").split(",")[-which])
-    number = 1 if which == 0 else number
-    lab.machines[number - 1].power_off()
+    lab.machines[which].power_off()
     assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
-    assert trace_of(run) == untouched
+    lives_on = workers != "2" and which == 1
+    assert int(lab.job(job)["Restarts"]) == (0 if lives_on else 1)
+    found = trace_of(run)
+    assert found.ledger == untouched.ledger
+    assert lives_on or found == untouched
     assert_nothing_left(lab)
 
 

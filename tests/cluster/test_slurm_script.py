@@ -52,7 +52,6 @@ EXPECTED = """\
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
-#SBATCH --no-kill
 #SBATCH --mail-type=END
 
 run='/shared/my runs/tiny'
@@ -70,7 +69,7 @@ def test_the_head_of_the_script():
     assert text.startswith(EXPECTED)
     assert "\nmodule load cuda\n" in text
     assert text.index("trap ") < text.index("module load") < text.index("srun ")
-    assert "\nsrun --no-kill --kill-on-bad-exit=0 --cpus-per-task=4 /venv/bin/shoal node" in text
+    assert "\nsrun --kill-on-bad-exit=0 --cpus-per-task=4 /venv/bin/shoal node" in text
 
 
 def test_a_container_and_a_command_of_its_own():
@@ -79,6 +78,14 @@ def test_a_container_and_a_command_of_its_own():
         " --container-image=img:1 --container-mounts=/a:/a,/b:/b shoal node "
         '"$run" &' in text.replace("\n", " ")
     )
+
+
+def test_a_run_that_can_do_with_fewer_workers_outlives_a_node():
+    elastic = dataclasses.replace(RECIPE.cluster, workers=[1, 4])
+    text = script(dataclasses.replace(RECIPE, cluster=elastic), RUN, shoal="shoal")
+    assert "\n#SBATCH --no-kill\n" in text
+    assert "\nsrun --no-kill " in text
+    assert "--no-kill" not in of()
 
 
 def test_no_requeue():
