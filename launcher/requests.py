@@ -36,6 +36,9 @@ def forget(run_dir: Path) -> None:
 @contextmanager
 def heard(run_dir: Path) -> Iterator[None]:
     """Meanwhile this process gets a signal for what is asked of the run."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell leaves it for what it starts with `&`; what is asked for by name is meant.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = threading.Event()
     thread = threading.Thread(target=_listen, args=(run_dir / _FILE, ended), daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,13 @@ def wait(seconds: float = 20) -> None:
     time.sleep(seconds)  # ended by the signal's exception
 
 
-def test_a_wish_to_stop_is_a_persons_interruption(tmp_path: Path):
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_wish_to_stop_is_a_persons_interruption(
+    tmp_path: Path, before: Any, request: pytest.FixtureRequest
+):
+    """Also where the shell has let Ctrl-C be ignored, as for `shoal run … &` in a script."""
+    old = signal.signal(signal.SIGINT, before)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, old))
     ask_to_stop(tmp_path)
     with pytest.raises(KeyboardInterrupt), heard(tmp_path):
         wait()
@@ -37,4 +44,3 @@ def test_what_was_asked_of_an_earlier_driver_is_forgotten(tmp_path: Path):
     forget(tmp_path)
     with heard(tmp_path):
         wait(1.2)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
