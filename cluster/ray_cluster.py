@@ -14,6 +14,7 @@ import ray
 from ray._private.ray_logging import stdout_deduplicator
 
 from cluster.allocation import Head
+from cluster.inside import is_inside
 from cluster.membership import Membership
 from cluster.ray_node import OBJECT_STORE_BYTES, end_all
 from recipes.cluster import AUTO_ADDRESS, Cluster
@@ -80,6 +81,11 @@ def connected(
     # RAY_DEDUP_LOGS_SKIP_REGEX does the same, but is read when ray is imported.
     stdout_deduplicator.skip_re = re.compile("")
     if cluster.kind == "slurm":
+        if not is_inside():
+            raise ClusterError(
+                "cluster.kind = slurm: this command is no job, it works where it is given. Give it "
+                "on a machine that can do the work, with cluster.kind=local"
+            )
         with in_allocation(cluster, tell) as connection:
             yield connection
         return

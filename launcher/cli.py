@@ -196,15 +196,15 @@ def samples(
 
 
 @app.command("eval")
-def evaluate(run: RunArgument) -> None:
-    """Measure a run's newest checkpoint on its held-out rows."""
+def evaluate(run: RunArgument, overrides: OverridesArgument = None) -> None:
+    """Measure a run's newest checkpoint on its held-out rows, on this machine or a Ray cluster."""
     from launcher import runs, session
     from launcher.summary import show_scores
     from launcher.terminal import open_display
 
-    run_dir = runs.find(run, Path.cwd() / "runs")
+    run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
     with interruptible(), open_display() as display:
-        found = session.evaluate(run_dir, display)
+        found = session.evaluate(run_dir, overrides or [], display)
     show_scores(runs.read_evaluation(run_dir, "before"), found, display)
 
 

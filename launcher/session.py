@@ -102,6 +102,7 @@ def _run(
 
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
+        _check_shared(storage, cache)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
@@ -139,6 +140,21 @@ def _run(
         before=runs.read_evaluation(run_dir, "before"),
         after=result["after"],
     )
+
+
+def _check_shared(storage: str, cache: Path) -> None:
+    """Before anything is loaded: what one node writes all others will have to read."""
+    from cluster.shared_folders import check_shared
+
+    folders = {"storage.cache": cache}
+    if not address.is_address(storage):
+        folders["storage.path"] = Path(storage)
+    for name, folder in folders.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{name} = {folder}: cannot be made: {error.strerror}") from error
+    check_shared(folders)
 
 
 def _storage(recipe: Recipe, earlier: Path | None) -> str:
@@ -184,11 +200,12 @@ def _forked(job: Job, parent: Path, prepared: Prepared, display: Display) -> Job
     return dataclasses.replace(job, resume_from=taken)
 
 
-def evaluate(run_dir: Path, display: Display) -> Mapping[str, Any]:
+def evaluate(run_dir: Path, overrides: Sequence[str], display: Display) -> Mapping[str, Any]:
     """Measure the newest checkpoint of a run on its held-out rows."""
     from cluster.ray_cluster import connected
 
-    recipe = load(run_dir / "recipe.yaml").recipe
+    recipe = load(run_dir / "recipe.yaml", overrides).recipe
+    runs.check_same(run_dir, recipe)
     folder = open_mirror(run_dir).newest()
     if folder is None:
         raise CheckpointError(f"{run_dir}: has no checkpoint to evaluate")

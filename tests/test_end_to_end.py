@@ -84,7 +84,7 @@ def test_a_run_folder_holds_its_story(workplace: Path, first: subprocess.Complet
     lines = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
     assert lines[:5] == ["started", "prepared", "attempt", "evaluated", "checkpoint"]
     assert sorted(lines[5:7]) == ["checkpoint", "evaluated"]  # saved while it was measured
-    assert lines[7:] == ["finished"]
+    assert lines[7:] == ["memory", "finished"]
     entries = read_ledger(run / "ledger").entries
     seen = [sample for entry in entries for ids in entry.samples for sample in ids]
     assert len(set(seen)) == len(seen) == 64  # 8 steps of 8 are one epoch

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.ray_cluster import uses_gpu
+from cluster.ray_cluster import connected, uses_gpu
 from recipes.cluster import Cluster
 from recipes.errors import ClusterError
 
@@ -79,3 +79,11 @@ def test_devices(cluster: Cluster, resources: dict[str, float], expected: bool):
 def test_what_a_cluster_lacks(cluster: Cluster, resources: dict[str, float], said: str):
     with pytest.raises(ClusterError, match=said):
         uses_gpu(cluster, resources)
+
+
+def test_what_is_no_job_says_so():
+    with (
+        pytest.raises(ClusterError, match=r"with cluster\.kind=local"),
+        connected(Cluster(kind="slurm")),
+    ):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from chaos.stories import Trace, trace_of
 from chaos.workplace import make_workplace
 
+from lab.init import PRIVATE
 from lab.lab import Lab, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -41,7 +43,9 @@ def shoal(lab: Lab, workplace: Path, *arguments: str, check: bool = True) -> str
 def submit(lab: Lab, workplace: Path, name: str, *more: str) -> tuple[Path, str]:
     """The folder and the job of a new run."""
     told = shoal(lab, workplace, "submit", "tiny.yaml", f"name={name}", *JOB, *more)
-    return workplace / "runs" / name, told.split(" job ")[1].split(";")[0]
+    found = re.match(rf"Submitted {name} as slurm job (\d+); it lies in (.+)\n", told)
+    assert found is not None, told
+    return Path(found[2]), found[1]
 
 
 def wait_for_step(run: Path, step: int) -> None:
@@ -129,7 +133,8 @@ def test_a_job_that_is_cancelled_leaves_nothing(lab: Lab, workplace: Path):
 @pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
 def test_a_node_dies(lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str):
     """Its job gets another node, unless the run can do without: with fewer workers, to rounding."""
-    run, job = submit(lab, workplace, f"dead{which}", f"cluster.workers={workers}")
+    name = f"dead_{which}_{len(workers)}"
+    run, job = submit(lab, workplace, name, f"cluster.workers={workers}")
     wait_for_step(run, 50)
     lab.machines[which].power_off()
     assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
@@ -147,3 +152,23 @@ def test_a_cluster_that_does_not_form_is_told(lab: Lab, workplace: Path):
     told = shoal(lab, workplace, "status", "unformed")
     assert "not formed" in told
     assert events_of(run) == ["submitted"]
+
+
+def test_a_folder_that_each_node_has_for_itself_is_refused(lab: Lab, workplace: Path):
+    run, job = submit(lab, workplace, "apart", f"storage.cache={PRIVATE}/cache")
+    assert wait_for_end(lab, run, job) == "FAILED"
+    told = shoal(lab, workplace, "status", "apart")
+    assert "failed" in told
+    assert f"storage.cache = {PRIVATE}/cache: cannot be used on n2" in log_of(run)
+    assert "attempt" not in events_of(run)
+    assert not any((machine.private / "cache" / "prepared").exists() for machine in lab.machines)
+
+
+def test_folders_of_the_same_name_are_told_apart(lab: Lab, workplace: Path):
+    for machine in lab.machines:
+        machine.run(["mkdir", "-p", f"{PRIVATE}/own"])
+    run, job = submit(lab, workplace, "own", f"storage.cache={PRIVATE}/own")
+    assert wait_for_end(lab, run, job) == "FAILED"
+    assert "does not see what" in log_of(run) and "a folder of its own" in log_of(run)
+    left = [path for machine in lab.machines for path in machine.private.rglob(".shoal-*")]
+    assert left == []

@@ -1,0 +1,132 @@
+"""Whether all nodes see the same folders: proven by what each one writes and all others read."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from recipes.errors import ClusterError, StorageError
+
+_TIMEOUT_S = 120.0
+# A network file system may show a new file to others a little later.
+_PATIENCE_S = 10.0
+_ASK_AGAIN_S = 0.5
+
+
+def check_shared(folders: Mapping[str, Path]) -> None:
+    """Check folders, each named by its key of the recipe.
+
+    Raises `StorageError` that names the nodes which do not see a folder, cannot write into it, or
+    see another one of the same name.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    nonce = f".shoal-{uuid.uuid4().hex[:12]}"
+    paths = list(folders.values())
+    try:
+        written = _on_all(nodes, _write, paths, nonce)
+        for name, folder in folders.items():
+            _check_written(name, folder, {told[""]: told[str(folder)] for told in written})
+        hosts = [told[""] for told in written]
+        read = _on_all(nodes, _read, paths, [f"{nonce}-{node}" for node in nodes])
+        for name, folder in folders.items():
+            _check_read(name, folder, hosts, [told[str(folder)] for told in read])
+    finally:
+        with suppress(ClusterError):
+            _on_all(nodes, _clear, paths, nonce)
+
+
+def _check_written(name: str, folder: Path, errors: Mapping[str, str]) -> None:
+    """`errors` by the name of the node."""
+    bad = [f"{host} ({error})" for host, error in errors.items() if error]
+    if bad:
+        raise StorageError(f"{name} = {folder}: cannot be used on {_listed(bad)}. {_way_out(name)}")
+
+
+def _check_read(
+    name: str, folder: Path, hosts: Sequence[str], found: Sequence[Sequence[bool]]
+) -> None:
+    """`found[reader][writer]` tells whether one node has read what another has written."""
+    for reader, row in zip(hosts, found, strict=True):
+        unseen = [writer for writer, seen in zip(hosts, row, strict=True) if not seen]
+        if unseen:
+            raise StorageError(
+                f"{name} = {folder}: {reader} does not see what {_listed(unseen)} wrote there: "
+                f"each has a folder of its own. {_way_out(name)}"
+            )
+
+
+def _way_out(name: str) -> str:
+    also = ", or an s3:// address" if name == "storage.path" else ""
+    return f"Name a folder that every node sees, such as one on a network file system{also}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+
+
+def _on_all(nodes: Sequence[str], function: Any, *arguments: Any) -> list[Any]:
+    """What a remote function returns on each node. Raises `ClusterError` when one is silent."""
+    asked = [
+        function.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        ).remote(node, *arguments)
+        for node in nodes
+    ]
+    try:
+        found: list[Any] = ray.get(asked, timeout=_TIMEOUT_S)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"a node cannot be asked whether it sees the storage: {str(error).splitlines()[0]}"
+        ) from error
+    return found
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _write(node: str, folders: Sequence[Path], nonce: str) -> dict[str, str]:
+    """What goes wrong in each folder, if anything; and this node's name, under no folder's."""
+    told = {"": socket.gethostname()}
+    for folder in folders:
+        try:
+            (folder / f"{nonce}-{node}").write_text(node, encoding="utf-8")
+            told[str(folder)] = ""
+        except OSError as error:
+            told[str(folder)] = error.strerror or str(error)
+    return told
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _read(node: str, folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[bool]]:
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        found = {
+            str(folder): [_holds(folder / name, name.rpartition("-")[2]) for name in names]
+            for folder in folders
+        }
+        if all(all(row) for row in found.values()) or time.monotonic() > end:
+            return found
+        time.sleep(_ASK_AGAIN_S)
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except OSError:
+        return False
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _clear(node: str, folders: Sequence[Path], nonce: str) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            (folder / f"{nonce}-{node}").unlink(missing_ok=True)
