@@ -60,7 +60,13 @@ class Told:
     text: str = ""
 
 
-_ENDS = {"finished": "finished", "stopped": "stopped", "failed": "failed", "interrupted": "stopped"}
+_ENDS = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+    "interrupted": "stopped",
+    "not_formed": "not formed",
+}
 
 
 def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
@@ -69,8 +75,7 @@ def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
     Three failures are told apart: a job that ended before the run's driver began (its cluster did
     not form), a driver that ended without a word (it died), and a run that failed and said why.
     """
-    since = _since_submitted(events)
-    last = next((e for e in reversed(since) if e["event"] in (*_ENDS, "started")), None)
+    last = last_turn(events)
     ended = last is not None and last["event"] in _ENDS
     reason = " ".join(part for part in (state.word, state.why) if part)
     if state.phase == "queued":
@@ -85,6 +90,12 @@ def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
     if last is None:
         return Told(word="not formed", text=f"the job ended before the run began: {reason}")
     return Told(word="died", text=f"the driver ended without a word: {reason}".rstrip(": "))
+
+
+def last_turn(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last beginning or end of a run since it was submitted, if there was any."""
+    since = _since_submitted(events)
+    return next((e for e in reversed(since) if e["event"] in (*_ENDS, "started")), None)
 
 
 def _since_submitted(events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.slurm_script import log_file
-from launcher import jobs
+from launcher import jobs, runs
 from launcher.jobs import Job, Told
 from launcher.log_files import rank_log
 from launcher.terminal import seconds_text
 from recipes.errors import CheckpointError
+from trainer.metrics import read_steps
 
 _POLL_S = 2.0
 _CHUNK = 2**20
@@ -53,8 +54,8 @@ COLUMNS = ("run", "place", "state", "step", "loss", "changed")
 
 def see(run_dir: Path) -> Seen:
     """Look at a run. Raises `ClusterError` when its scheduler cannot be asked."""
-    events = _lines(run_dir / "events.jsonl")
-    last = next(iter(_lines(run_dir / "metrics.jsonl")[-1:]), {})
+    events = runs.read_events(run_dir)
+    last = next(iter(read_steps(run_dir / "metrics.jsonl")[-1:]), {})
     files = [
         file for file in (run_dir / "events.jsonl", run_dir / "metrics.jsonl") if file.exists()
     ]
@@ -71,7 +72,7 @@ def see(run_dir: Path) -> Seen:
 
 def recent_events(run_dir: Path, count: int) -> list[str]:
     """The last events, each as one line."""
-    return [_event_line(event) for event in _lines(run_dir / "events.jsonl")[-count:]]
+    return [_event_line(event) for event in runs.read_events(run_dir)[-count:]]
 
 
 def _event_line(event: Mapping[str, Any]) -> str:
@@ -84,15 +85,6 @@ def _event_line(event: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
     return text if len(text) <= 100 else f"{text[:99]}…"
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of JSON that may be written to meanwhile."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def log_of(run_dir: Path, rank: int | None) -> Path:

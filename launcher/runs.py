@@ -179,6 +179,15 @@ def append(run_dir: Path, line: Mapping[str, Any]) -> None:
         raise StorageError(f"{run_dir}/events.jsonl: cannot be written: {error}") from error
 
 
+def read_events(run_dir: Path) -> list[dict[str, Any]]:
+    """The whole lines of events.jsonl, which may be written to meanwhile."""
+    try:
+        text = (run_dir / "events.jsonl").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 def read_evaluation(run_dir: Path, when: str) -> dict[str, Any] | None:
     """What was measured `before` or `after`, or None when it was not."""
     file = run_dir / "evaluation" / f"{when}.json"

@@ -29,6 +29,7 @@ FAILED = JobState(phase="ended", word="FAILED", why="NonZeroExitCode")
         (RUNNING, ["submitted", "started"], "running", "n[1-2]"),
         (RUNNING, ["submitted", "started", "stopped", "started"], "running", "n[1-2]"),
         (FAILED, ["submitted"], "not formed", "before the run began: FAILED NonZeroExitCode"),
+        (FAILED, ["submitted", "not_formed"], "not formed", ""),
         (FAILED, ["submitted", "started"], "died", "without a word: FAILED"),
         (FAILED, ["submitted", "started", "failed"], "failed", ""),
         (FAILED, ["submitted", "started", "finished", "submitted"], "not formed", "FAILED"),
