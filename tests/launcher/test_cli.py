@@ -59,7 +59,7 @@ def test_a_folder_that_hides_a_room_is_refused(tmp_path: Path):
     assert "would be imported by Ray's workers" in found.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "quickstart"], ["recipes"], ["init"], ["ps"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "quickstart"], ["recipes"], ["init"]])
 def test_light_commands_are_light(arguments: list[str], tmp_path: Path):
     """Under half a second of CPU time beyond the interpreter; wall-clock time would be noise."""
 
