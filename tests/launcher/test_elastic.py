@@ -101,7 +101,8 @@ def test_a_run_shrinks_with_its_nodes_and_grows_again(workplace: Path, cluster):
         wait_until(lambda: len(events_of(run, "attempt")) == 2, command, timeout_s=300)
         assert events_of(run, "attempt")[1]["workers"] == 2, command.tail()
         (fault,) = events_of(run, "fault")
-        assert fault["kind"] in ("worker", "node")
+        # On a busy machine Ray Train may first see that a rank does not answer.
+        assert fault["kind"] in ("worker", "node", "cluster")
         cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
         wait_until(lambda: len(events_of(run, "attempt")) == 3, command, timeout_s=300)
         assert events_of(run, "attempt")[2]["workers"] == 3, command.tail()
