@@ -7,7 +7,6 @@ first node goes away.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import ray
 
 from cluster import slurm
 from cluster.membership import Membership
-from cluster.ray_node import NodeOptions, RayNode, address_of_interface
+from cluster.ray_node import QUIET, NodeOptions, RayNode, address_of_interface
 from cluster.rendezvous import Guest, Host, HostLost, MeetingOver
 from recipes.cluster import Cluster
 from recipes.errors import ClusterError
@@ -49,12 +48,7 @@ class Head:
         self._node = RayNode(_options(self._membership, self._address()))
         address = self._node.cluster_address()
         self._host.tell(address)
-        ray.init(
-            address=address,
-            _node_ip_address=self._address(),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        ray.init(address=address, _node_ip_address=self._address(), **QUIET)
         self._wait_for(self._absent_raylets, "started Ray", end)
 
     def is_lost(self) -> bool:
@@ -67,10 +61,6 @@ class Head:
         if self._node is not None:
             self._node.stop()
             self._node = None
-
-    def renew(self) -> None:
-        self.close()
-        self.open()
 
     def dismiss(self) -> None:
         """Send the other nodes home."""

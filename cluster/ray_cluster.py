@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 import ray
@@ -16,11 +15,10 @@ from ray._private.ray_logging import stdout_deduplicator
 from cluster.allocation import Head
 from cluster.inside import is_inside
 from cluster.membership import Membership
-from cluster.ray_node import OBJECT_STORE_BYTES, end_all
+from cluster.ray_node import OBJECT_STORE_BYTES, QUIET, end_all
 from recipes.cluster import AUTO_ADDRESS, Cluster
 from recipes.errors import ClusterError
 
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # A Ray lives as long as these two of its processes.
 _VITAL = ("raylet", "gcs_server")
 
@@ -49,16 +47,13 @@ class Connection(Protocol):
     """This process's connection to Ray."""
 
     def open(self) -> None:
-        """Connect. Raises `ClusterError` when the cluster cannot be reached."""
+        """Connect, also once more after `close`. Raises `ClusterError` when that cannot be done."""
 
     def close(self) -> None:
         """Disconnect; a Ray that was started here is gone afterwards."""
 
     def is_lost(self) -> bool:
         """Whether a Ray that was started here has died, and with it all that ran on it."""
-
-    def renew(self) -> None:
-        """Start another Ray in the place of one that is lost."""
 
 
 @contextmanager
@@ -127,7 +122,7 @@ class LocalRay:
                 num_cpus=self._num_cpus,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                **_QUIET,
+                **QUIET,
             )
         self._roots = [child for child in here.children() if child not in before]
         self._vital = [root for root in self._roots if root.name() in _VITAL]
@@ -140,10 +135,6 @@ class LocalRay:
     def is_lost(self) -> bool:
         return not all(_lives(process) for process in self._vital)
 
-    def renew(self) -> None:
-        self.close()
-        self.open()
-
 
 class ExistingRay:
     """A cluster that was there before."""
@@ -153,17 +144,13 @@ class ExistingRay:
 
     def open(self) -> None:
         with _reaching(self._address):
-            ray.init(address=self._address, **_QUIET)
+            ray.init(address=self._address, **QUIET)
 
     def close(self) -> None:
         ray.shutdown()
 
     def is_lost(self) -> bool:
         return False
-
-    def renew(self) -> None:
-        self.close()
-        self.open()
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import sysconfig
@@ -9,11 +10,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from cluster.process import last_lines, spawn
 from recipes.errors import ClusterError
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+"""For `ray.init`: shoal tells itself what matters of what Ray and its workers print."""
 
 # Ray leaves a third of the machine's memory to its object store; shoal passes names of files.
 OBJECT_STORE_BYTES = 256 * 2**20

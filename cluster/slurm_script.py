@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.job_words import ASK_AGAIN, INTERRUPTED, PREEMPTED, STATUS_FILE, STOP_FILE
 from recipes.recipe import Recipe
 
 _LOG = "slurm.log"
@@ -17,10 +18,10 @@ _SCRIPT = """\
 {options}
 
 run={run}
-rm -f "$run/.stop"
+rm -f "$run/{stop_file}"
 # SLURM sends this before the time limit, and before it gives the nodes to a more urgent job. Not to
 # srun, which would hand it to every process of Ray; the run looks for the file.
-trap 'echo preempted > "$run/.stop"' USR1
+trap 'echo {preempted} > "$run/{stop_file}"' USR1
 {setup}
 # A password of the job's own Ray, which its processes inherit.
 RAY_AUTH_TOKEN=$(od -An -vN32 -tx1 /dev/urandom | tr -d ' \\n')
@@ -28,10 +29,10 @@ SHOAL_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\\n' ' ')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN SHOAL_NODES
 
 # One task a node. The first drives the run; its exit status, which it leaves behind, is the run's.
-rm -f "$run/.status"
+rm -f "$run/{status_file}"
 {srun} "$run" &
 while wait $!; kill -0 $! 2>/dev/null; do :; done
-status=$(cat "$run/.status" 2>/dev/null || echo 1)
+status=$(cat "$run/{status_file}" 2>/dev/null || echo 1)
 
 if [ "$status" = {ask_again} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_requeues} ]; then
     scontrol requeue "$SLURM_JOB_ID" && sleep 300
@@ -51,9 +52,12 @@ def script(recipe: Recipe, run_dir: Path, *, shoal: str) -> str:
         run=shlex.quote(str(run_dir)),
         setup="\n".join(["", *slurm.setup, ""]) if slurm.setup else "",
         srun=shlex.join(command),
-        ask_again=75,
+        stop_file=STOP_FILE,
+        preempted=PREEMPTED,
+        status_file=STATUS_FILE,
+        ask_again=ASK_AGAIN,
         max_requeues=slurm.max_requeues,
-        interrupted=130,
+        interrupted=INTERRUPTED,
     )
 
 

@@ -141,7 +141,8 @@ class _Attempts:
         self._sleep(decision.wait_s)
         if lost:
             self.display.phase("starting Ray again", 0, 0)
-            self.connection.renew()
+            self.connection.close()
+            self.connection.open()
             self.display.phase("starting Ray again", 1, 1)
         self.avoid = decision.avoid
         self.job = dataclasses.replace(

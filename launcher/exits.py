@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from launcher.signals import ASK_AGAIN, INTERRUPTED, Preempted
+from cluster.job_words import ASK_AGAIN, INTERRUPTED
+from launcher.signals import Preempted
 from recipes.errors import NodesLostError, RecipeError, ShoalError
 
 if TYPE_CHECKING:

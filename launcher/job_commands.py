@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.job_words import INTERRUPTED
 from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
 from launcher.exits import exit_as, interruptible, status_of
-from launcher.signals import INTERRUPTED
 from recipes.load import load
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster.job_words import STATUS_FILE
 from cluster.membership import Membership
 from launcher import runs
 from launcher.jobs import last_turn
@@ -13,8 +14,6 @@ from launcher.terminal import open_display
 from recipes.errors import ClusterError, ShoalError
 from recipes.files import write_whole
 from recipes.load import load
-
-_STATUS = ".status"
 
 
 def work_as_node(
@@ -29,7 +28,7 @@ def work_as_node(
     if membership.index > 0:
         return status_of(lambda: _lend(run_dir, membership))
     status = status_of(lambda: _noted(run_dir, drive))
-    write_whole(run_dir / _STATUS, f"{status}\n")
+    write_whole(run_dir / STATUS_FILE, f"{status}\n")
     return status
 
 

@@ -13,24 +13,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cluster.job_words import BY_PERSON, PREEMPTED, STOP_FILE
 from recipes.errors import StorageError
 
-_FILE = ".stop"
 _LOOK_S = 0.5
-_SIGNALS = {"preempted": signal.SIGUSR1, "interrupted": signal.SIGINT}
+_SIGNALS = {PREEMPTED: signal.SIGUSR1, BY_PERSON: signal.SIGINT}
 
 
 def ask_to_stop(run_dir: Path) -> None:
     """Ask whoever drives a run to save and stop. Raises `StorageError`."""
     try:
-        (run_dir / _FILE).write_text("interrupted\n", encoding="utf-8")
+        (run_dir / STOP_FILE).write_text(f"{BY_PERSON}\n", encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"{run_dir / _FILE}: cannot be written: {error}") from error
+        raise StorageError(f"{run_dir / STOP_FILE}: cannot be written: {error}") from error
 
 
 def forget(run_dir: Path) -> None:
     """Take back what was asked of an earlier driver."""
-    (run_dir / _FILE).unlink(missing_ok=True)
+    (run_dir / STOP_FILE).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def heard(run_dir: Path) -> Iterator[None]:
         # As a shell leaves it for what it starts with `&`; what is asked for by name is meant.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = threading.Event()
-    thread = threading.Thread(target=_listen, args=(run_dir / _FILE, ended), daemon=True)
+    thread = threading.Thread(target=_listen, args=(run_dir / STOP_FILE, ended), daemon=True)
     thread.start()
     try:
         yield

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,14 @@ def locked(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+def discard(run_dir: Path) -> None:
+    """Leave nothing of a run that came to nothing, here and at its address."""
+    mirror = open_mirror(run_dir)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    with suppress(StorageError):  # why it came to nothing is what matters
+        mirror.discard()
+
+
 def take_over(parent: Path, run_dir: Path, checkpoint: Path) -> Path:
     """Copy a checkpoint of another run, with the curve and the ledger that lead to it: the copy."""
     own = run_dir / "checkpoints" / checkpoint.name
@@ -185,7 +193,11 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
         text = (run_dir / "events.jsonl").read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    found = []
+    for line in text.splitlines():
+        with suppress(json.JSONDecodeError):  # a line that is cut off
+            found.append(json.loads(line))
+    return found
 
 
 def read_evaluation(run_dir: Path, when: str) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ torch and Ray are imported only once something is really started.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -323,10 +322,7 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe, *, is_new: bool) -> Iterator[
         raise
     except ShoalError as error:
         if is_new and not (run_dir / "metrics.jsonl").exists():
-            mirror = open_mirror(run_dir)
-            shutil.rmtree(run_dir, ignore_errors=True)
-            with suppress(StorageError):
-                mirror.discard()
+            runs.discard(run_dir)
         else:
             _note_end(run_dir, "failed", error)
         raise

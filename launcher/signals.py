@@ -10,12 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-ASK_AGAIN = 75
-"""Exit status of a run that was stopped from outside and should be resumed (sysexits' TEMPFAIL)."""
-
-INTERRUPTED = 130
-"""Exit status of a run that a person interrupted."""
-
 _FROM_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
-from adapters.mirror import open_mirror
 from cluster import slurm
 from cluster.slurm_script import log_file, script
 from launcher import jobs, requests, run_names, runs
@@ -40,9 +38,7 @@ def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     try:
         return run_dir, _submit(loaded, run_dir)
     except BaseException:
-        mirror = open_mirror(run_dir)
-        shutil.rmtree(run_dir, ignore_errors=True)
-        mirror.discard()
+        runs.discard(run_dir)
         raise
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.inside import is_submitted
-from launcher.plan.looking import look
+from launcher.plan.known import look
 from launcher.plan.machine import Machine, machine_of, parse_size
 from launcher.plan.plan import Plan, as_dict, make_plan
 from launcher.plan.report import report

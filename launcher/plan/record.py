@@ -78,7 +78,7 @@ def read(run_dir: Path) -> dict[str, Any]:
 def measure(run_dir: Path) -> Measured:
     """From what lies in a run's folder: its curve, its ledger and its events."""
     steps = read_steps(run_dir / "metrics.jsonl")
-    events = _events(run_dir)
+    events = runs.read_events(run_dir)
     attempts = [event for event in events if event["event"] == "attempt"]
     saved = [event for event in events if event["event"] == "checkpoint"]
     peaks = [event["ranks"] for event in events if event["event"] == "memory"]
@@ -113,17 +113,6 @@ def _samples(run_dir: Path, steps: int) -> int:
         entries = read_ledger(run_dir / "ledger").entries
         return sum(len(ids) for entry in entries[:steps] for ids in entry.samples)
     return 0
-
-
-def _events(run_dir: Path) -> list[dict[str, Any]]:
-    file = run_dir / "events.jsonl"
-    if not file.is_file():
-        return []
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with suppress(json.JSONDecodeError):  # a line that was cut off
-            found.append(json.loads(line))
-    return found
 
 
 def _most(attempts: Sequence[Sequence[Mapping[str, Any]]], name: str) -> list[int]:
