@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +19,6 @@ from recipes import shipped
 from recipes.errors import RecipeError
 from recipes.load import LoadedRecipe, load
 from recipes.storage import default_cache
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="shoal",
@@ -259,6 +255,8 @@ def generate(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"shoal {version('shoal')}")
         raise typer.Exit
 

@@ -21,7 +21,11 @@ class Field:
     path: str
     type: Any
     default: Any
-    doc: str
+    owner: type
+
+    @property
+    def doc(self) -> str:
+        return docstrings(self.owner).get(self.path.rpartition(".")[2], "")
 
     @property
     def required(self) -> bool:
@@ -53,13 +57,12 @@ def fields() -> dict[str, Field]:
 
 def _fields_of(kind: type, prefix: str) -> list[Field]:
     hints = typing.get_type_hints(kind)
-    docs = docstrings(kind)
     return [
         Field(
             path=prefix + field.name,
             type=hints[field.name],
             default=_default(field),
-            doc=docs.get(field.name, ""),
+            owner=kind,
         )
         for field in dataclasses.fields(kind)
         if not _is_section(hints[field.name])
@@ -72,6 +75,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
+@cache  # parsing source is slow: only what needs a text pays for it
 def docstrings(kind: type) -> dict[str, str]:
     """The string that follows each field in the source of a dataclass, by field name."""
     body = ast.parse(inspect.getsource(kind)).body[0]

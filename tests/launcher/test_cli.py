@@ -59,27 +59,54 @@ def test_a_folder_that_hides_a_room_is_refused(tmp_path: Path):
     assert "would be imported by Ray's workers" in found.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "quickstart"], ["recipes"], ["init"]])
-def test_light_commands_are_light(arguments: list[str], tmp_path: Path):
-    """Under half a second of CPU time beyond the interpreter; wall-clock time would be noise."""
-
-    def cpu_s(command: list[str]) -> float:
+def cpu_s(command: list[str], cwd: Path) -> float:
+    """The least of three: other work on the machine only ever adds to it."""
+    found = []
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+        subprocess.run(command, cwd=cwd, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    bare = cpu_s([sys.executable, "-c", "pass"])
-    cpu_s([*SHOAL, "--help"])  # the first one writes byte code
-    assert cpu_s([*SHOAL, *arguments]) - bare < 0.5
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
 
 
-def test_light_commands_import_nothing_heavy(tmp_path: Path):
+@pytest.fixture(scope="module")
+def libraries_s(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """CPU time of importing what every command needs: 0.145 s on the machine that the limits are
+    given for. A busy machine slows every process alike, by half and more."""
+    folder = tmp_path_factory.mktemp("light")
+    subprocess.run([*SHOAL, "--help"], capture_output=True, check=True)  # writes byte code
+    return cpu_s([sys.executable, "-c", "import omegaconf, pydantic, typer"], folder)
+
+
+LIGHT = [
+    (0.5, ["--help"]),
+    (0.5, ["check", "quickstart"]),
+    (0.5, ["recipes"]),
+    (0.5, ["init", "--force"]),
+    (1.0, ["ps"]),
+    (1.0, ["plan", "quickstart"]),
+    (1.0, ["submit", "--dry-run", "quickstart", "cluster.kind=slurm"]),
+]
+
+
+@pytest.mark.parametrize(("limit_s", "arguments"), LIGHT, ids=[command[0] for _, command in LIGHT])
+def test_light_commands_are_light(
+    limit_s: float, arguments: list[str], tmp_path: Path, libraries_s: float
+):
+    """In CPU time; wall-clock time would be noise."""
+    assert cpu_s([*SHOAL, *arguments], tmp_path) < limit_s * libraries_s / 0.145
+
+
+@pytest.mark.parametrize(
+    "arguments", [command for _, command in LIGHT], ids=[command[0] for _, command in LIGHT]
+)
+def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path):
     program = (
-        "import sys; sys.argv[1:] = ['recipes']\n"
+        f"import sys; sys.argv[1:] = {arguments}\n"
         "from launcher.cli import main\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
-        "assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'ray', 'transformers', 'deepspeed', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
