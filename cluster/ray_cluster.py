@@ -12,10 +12,10 @@ import psutil
 import ray
 from ray._private.ray_logging import stdout_deduplicator
 
-from cluster.allocation import Head
 from cluster.inside import is_inside
-from cluster.membership import Membership
 from cluster.ray_node import OBJECT_STORE_BYTES, QUIET, end_all
+from cluster.slurm.allocation import Head
+from cluster.slurm.membership import Membership
 from recipes.cluster import AUTO_ADDRESS, Cluster
 from recipes.errors import ClusterError
 

@@ -13,7 +13,7 @@ from launcher.exits import exit_as, interruptible, status_of
 from recipes.load import load
 
 if TYPE_CHECKING:
-    from launcher.jobs import Job
+    from cluster.job import Job
 
 commands = typer.Typer()
 

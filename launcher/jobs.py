@@ -10,19 +10,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cluster import slurm
-from cluster.slurm import JobState
+from cluster.job import Job, JobState
+from cluster.schedulers import scheduler
 from recipes.files import write_whole
 
 _FILE = "job.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """The job that runs a run, or ran it last."""
-
-    kind: Literal["slurm"]
-    id: str
 
 
 def note(run_dir: Path, job: Job) -> None:
@@ -41,7 +33,7 @@ def state_of(run_dir: Path) -> JobState:
     """What runs a run: its job, or a shoal on some machine that holds its lock."""
     job = job_of(run_dir)
     if job is not None:
-        return slurm.state(job.id)
+        return scheduler(job.kind).state(job)
     lock = FileLock(run_dir / ".lock")
     try:
         with lock.acquire(timeout=0):

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.slurm_script import log_file
+from cluster.job import Job
+from cluster.schedulers import scheduler
 from launcher import jobs, runs
-from launcher.jobs import Job, Told
+from launcher.jobs import Told
 from launcher.log_files import rank_log
 from launcher.terminal import seconds_text
 from recipes.errors import CheckpointError
@@ -92,8 +93,8 @@ def log_of(run_dir: Path, rank: int | None) -> Path:
 
     Raises `CheckpointError` when there is none, with those there are.
     """
-    if rank is None and jobs.job_of(run_dir) is not None:
-        return log_file(run_dir)
+    if rank is None and (job := jobs.job_of(run_dir)) is not None:
+        return scheduler(job.kind).log_file(run_dir)
     file = rank_log(run_dir, rank or 0)
     if not file.exists():
         known = ", ".join(path.name for path in sorted(file.parent.glob("*.log")))

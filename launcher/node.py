@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.job_words import STATUS_FILE
-from cluster.membership import Membership
+from cluster.slurm.membership import Membership
 from launcher import runs
 from launcher.jobs import last_turn
 from launcher.terminal import open_display
@@ -45,7 +45,7 @@ def _noted(run_dir: Path, drive: Callable[[], None]) -> None:
 
 
 def _lend(run_dir: Path, membership: Membership) -> None:
-    from cluster.allocation import lend
+    from cluster.slurm.allocation import lend
 
     # What ends a run ends its nodes by way of the first.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

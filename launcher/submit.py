@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cluster import slurm
-from cluster.slurm_script import log_file, script
+from cluster.job import Job, JobKind, Submission
+from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
-from launcher.jobs import Job
 from launcher.prepare import find_sources
 from recipes import resolved
 from recipes.errors import ClusterError, RecipeError
@@ -16,22 +15,20 @@ from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
 
-_SCRIPT = "job.sh"
-
 
 def dry_run(loaded: LoadedRecipe) -> str:
     """The script that would be submitted."""
     recipe = loaded.recipe
-    _check_submitted(recipe)
+    kind = _kind(recipe)
     storage = Path(recipe.storage.path)
     free = next(own for own in run_names.numbered(recipe.name) if not (storage / own).exists())
-    return script(recipe, storage / free, shoal=_shoal())
+    return scheduler(kind).show(_submission(recipe, storage / free))
 
 
 def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
     recipe = loaded.recipe
-    _check_submitted(recipe)
+    _kind(recipe)
     runs.check_writable(recipe.storage.path)
     find_sources(recipe.data, Path(recipe.storage.cache))
     run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
@@ -45,7 +42,7 @@ def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
 def submit_again(run_dir: Path, overrides: list[str]) -> Job:
     """Submit a run that was stopped, to go on from its newest checkpoint."""
     loaded = load(run_dir / "recipe.yaml", overrides)
-    _check_submitted(loaded.recipe)
+    _kind(loaded.recipe)
     runs.check_same(run_dir, loaded.recipe)
     state = jobs.state_of(run_dir)
     if state.phase in ("queued", "running"):
@@ -58,11 +55,8 @@ def submit_again(run_dir: Path, overrides: list[str]) -> Job:
 def _submit(loaded: LoadedRecipe, run_dir: Path) -> Job:
     requests.forget(run_dir)
     write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
-    file = run_dir / _SCRIPT
-    write_whole(file, script(loaded.recipe, run_dir, shoal=_shoal()))
-    # SLURM opens it before anything of ours runs.
-    log_file(run_dir).parent.mkdir(exist_ok=True)
-    job = Job(kind="slurm", id=slurm.submit(file))
+    recipe = loaded.recipe
+    job = scheduler(_kind(recipe)).submit(_submission(recipe, run_dir))
     jobs.note(run_dir, job)
     runs.append_event(run_dir, "submitted", {"kind": job.kind, "job": job.id})
     return job
@@ -78,7 +72,7 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     if state.phase in ("ended", "unknown"):
         raise ClusterError(f"{name}: does not run, there is nothing to stop")
     if job is not None and (now or state.phase == "queued"):
-        slurm.cancel(job.id)
+        scheduler(job.kind).cancel(job)
         runs.append_event(run_dir, "interrupted", {"error": "ended by shoal stop"})
         return f"{name}: {job.kind} job {job.id} is ended"
     if now:
@@ -87,14 +81,19 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     return f"{name}: will save and stop after its step. See it with: shoal status {name}"
 
 
-def _check_submitted(recipe: Recipe) -> None:
-    if recipe.cluster.kind != "slurm":
+def _kind(recipe: Recipe) -> JobKind:
+    """The scheduler of a recipe. Raises `RecipeError` when its runs are no jobs."""
+    kind = recipe.cluster.kind
+    if kind == "local" or kind == "ray":
         raise RecipeError(
-            f"cluster.kind = {recipe.cluster.kind}: has no jobs to submit. Use `shoal run`, or set "
+            f"cluster.kind = {kind}: has no jobs to submit. Use `shoal run`, or set "
             "cluster.kind=slurm"
         )
+    return kind
 
 
-def _shoal() -> str:
-    """The command that runs this very installation."""
-    return str(Path(sys.executable).parent / "shoal")
+def _submission(recipe: Recipe, run_dir: Path) -> Submission:
+    # The command that runs this very installation.
+    return Submission(
+        recipe=recipe, run_dir=run_dir, shoal=str(Path(sys.executable).parent / "shoal")
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.rendezvous import Guest, Host, HostLost, Meeting, MeetingOver
+from cluster.slurm.rendezvous import Guest, Host, HostLost, Meeting, MeetingOver
 from recipes.errors import ClusterError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,7 +46,7 @@ def test_who_comes_is_known_and_told():
 
 def test_a_first_node_that_dies_has_not_sent_anybody_home():
     program = (
-        "import sys, time; from cluster.rendezvous import Host, Meeting;"
+        "import sys, time; from cluster.slurm.rendezvous import Host, Meeting;"
         f"host = Host(Meeting(job={MEETING.job}, host='', token=b'secret')); print(flush=True);"
         "time.sleep(60)"
     )

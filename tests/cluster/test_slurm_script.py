@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.slurm_script import cpus_per_node, script
+from cluster.slurm.script import cpus_per_node, script
 from recipes.base import Base
 from recipes.cluster import Cluster
 from recipes.data import Data

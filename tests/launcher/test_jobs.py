@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.slurm import JobState
+from cluster.job import JobState
 from launcher.jobs import told
 
 

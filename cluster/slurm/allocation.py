@@ -13,10 +13,10 @@ from pathlib import Path
 
 import ray
 
-from cluster import slurm
-from cluster.membership import Membership
 from cluster.ray_node import QUIET, NodeOptions, RayNode, address_of_interface
-from cluster.rendezvous import Guest, Host, HostLost, MeetingOver
+from cluster.slurm import commands
+from cluster.slurm.membership import Membership
+from cluster.slurm.rendezvous import Guest, Host, HostLost, MeetingOver
 from recipes.cluster import Cluster
 from recipes.errors import ClusterError
 
@@ -150,7 +150,7 @@ def _queue_again(membership: Membership, tell: Callable[[str], None]) -> None:
     """
     tell(f"{membership.node}: {membership.nodes[0]}, which drives the run, is gone")
     time.sleep(_SCRIPT_ENDS_S)
-    slurm.queue_again(str(membership.job))
+    commands.queue_again(str(membership.job))
 
 
 def _options(membership: Membership, address: str) -> NodeOptions:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from cluster.job import JobState, Phase
 from cluster.process import CommandError, run
 from recipes.errors import ClusterError
 
@@ -15,20 +14,6 @@ _FORMAT = "%T|%r|%N"
 # By SLURM's own words (squeue(1), JOB STATE CODES).
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
-
-Phase = Literal["queued", "running", "ended", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
-    """What a scheduler says of a job."""
-
-    phase: Phase
-    word: str = ""
-    """The scheduler's own word, such as PENDING."""
-    why: str = ""
-    """Its reason, such as Resources."""
-    nodes: str = ""
 
 
 def submit(script: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from cluster.rendezvous import Meeting
+from cluster.slurm.rendezvous import Meeting
 from recipes.errors import ClusterError
 
 

@@ -1,0 +1,36 @@
+"""What takes runs as jobs, behind one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from cluster.job import Job, JobKind, JobState, Submission
+from cluster.slurm.scheduler import Slurm
+
+
+class Scheduler(Protocol):
+    """Takes runs as jobs. Every method raises `ClusterError` when the scheduler refuses, or cannot
+    be reached."""
+
+    def show(self, submission: Submission) -> str:
+        """What `submit` would hand in, for a person to read."""
+
+    def submit(self, submission: Submission) -> Job:
+        """Hand a run in."""
+
+    def state(self, job: Job) -> JobState:
+        """How a job is now; unknown when the scheduler has forgotten it."""
+
+    def cancel(self, job: Job) -> None:
+        """End a job at once, waiting or not."""
+
+    def log_file(self, run_dir: Path) -> Path:
+        """What a run's job prints."""
+
+
+_SCHEDULERS: dict[JobKind, type[Scheduler]] = {"slurm": Slurm}
+
+
+def scheduler(kind: JobKind) -> Scheduler:
+    return _SCHEDULERS[kind]()

@@ -1,0 +1,1 @@
+"""SLURM: runs handed in as jobs, and a Ray cluster of its own inside each."""

@@ -1,0 +1,35 @@
+"""SLURM as a scheduler of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.job import Job, JobState, Submission
+from cluster.slurm import commands
+from cluster.slurm.script import log_file, script
+from recipes.files import write_whole
+
+_SCRIPT = "job.sh"
+
+
+class Slurm:
+    """Implements `cluster.schedulers.Scheduler`."""
+
+    def show(self, submission: Submission) -> str:
+        return script(submission.recipe, submission.run_dir, shoal=submission.shoal)
+
+    def submit(self, submission: Submission) -> Job:
+        file = submission.run_dir / _SCRIPT
+        write_whole(file, self.show(submission))
+        # SLURM opens it before anything of ours runs.
+        self.log_file(submission.run_dir).parent.mkdir(exist_ok=True)
+        return Job(kind="slurm", id=commands.submit(file))
+
+    def state(self, job: Job) -> JobState:
+        return commands.state(job.id)
+
+    def cancel(self, job: Job) -> None:
+        commands.cancel(job.id)
+
+    def log_file(self, run_dir: Path) -> Path:
+        return log_file(run_dir)
