@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
+from cluster.ray_jobs.ticket import has_ticket
 from recipes.recipe import Recipe
 
 
 def is_inside() -> bool:
-    """Whether this process is a task of a job that `shoal submit` has submitted."""
-    return "SHOAL_NODES" in os.environ and "SLURM_PROCID" in os.environ
+    """Whether this process belongs to a job that `shoal submit` has submitted."""
+    return has_ticket() or ("SHOAL_NODES" in os.environ and "SLURM_PROCID" in os.environ)
 
 
 def is_submitted(recipe: Recipe) -> bool:
     """Whether a recipe's runs are driven by a job, not by the process that is asked for them."""
-    return recipe.cluster.kind == "slurm" and not is_inside()
+    return recipe.cluster.kind in ("slurm", "ray_job") and not is_inside()

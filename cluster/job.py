@@ -8,7 +8,7 @@ from typing import Literal
 
 from recipes.recipe import Recipe
 
-JobKind = Literal["slurm"]
+JobKind = Literal["slurm", "ray_job"]
 Phase = Literal["queued", "running", "ended", "unknown"]
 
 
@@ -17,9 +17,16 @@ class Submission:
     """What a scheduler is handed."""
 
     recipe: Recipe
+    resolved: str
+    """The recipe as YAML."""
     run_dir: Path
+    """Where the run is kept track of here; its own folder, unless only the cluster sees that."""
+    key: str
+    """Tells the run from all others, whatever their names are."""
     shoal: str
-    """The command on the nodes, where the recipe does not name another."""
+    """The command here, which is also that of the nodes where the recipe does not name another."""
+    version: str
+    """Of shoal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +35,8 @@ class Job:
 
     kind: JobKind
     id: str
+    address: str = ""
+    """Whom to ask for it, where there may be several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +49,5 @@ class JobState:
     why: str = ""
     """Its reason, such as Resources."""
     nodes: str = ""
+    exit_status: int | None = None
+    """Of what the job has run, where the scheduler tells."""

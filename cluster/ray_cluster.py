@@ -75,12 +75,12 @@ def connected(
     # Ray would print a paragraph for every worker that dies, which shoal tells in one line.
     # RAY_DEDUP_LOGS_SKIP_REGEX does the same, but is read when ray is imported.
     stdout_deduplicator.skip_re = re.compile("")
+    if cluster.kind in ("slurm", "ray_job") and not is_inside():
+        raise ClusterError(
+            f"cluster.kind = {cluster.kind}: this command is no job, it works where it is given. "
+            "Give it on a machine that can do the work, with cluster.kind=local"
+        )
     if cluster.kind == "slurm":
-        if not is_inside():
-            raise ClusterError(
-                "cluster.kind = slurm: this command is no job, it works where it is given. Give it "
-                "on a machine that can do the work, with cluster.kind=local"
-            )
         with in_allocation(cluster, tell) as connection:
             yield connection
         return
@@ -140,7 +140,9 @@ class ExistingRay:
     """A cluster that was there before."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._address = cluster.address or AUTO_ADDRESS
+        # A job's address is that of the Jobs API; inside it Ray knows its own.
+        own = cluster.address if cluster.kind == "ray" else None
+        self._address = own or AUTO_ADDRESS
 
     def open(self) -> None:
         with _reaching(self._address):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.job import Job, JobKind, JobState, Submission
+from cluster.ray_jobs.scheduler import RayJobs
 from cluster.slurm.scheduler import Slurm
 
 
@@ -20,16 +21,16 @@ class Scheduler(Protocol):
         """Hand a run in."""
 
     def state(self, job: Job) -> JobState:
-        """How a job is now; unknown when the scheduler has forgotten it."""
+        """How a job is now. One that the scheduler does not know any more has ended."""
 
     def cancel(self, job: Job) -> None:
-        """End a job at once, waiting or not."""
+        """End a job that waits, or end it as fast as the scheduler does."""
 
-    def log_file(self, run_dir: Path) -> Path:
-        """What a run's job prints."""
+    def log(self, job: Job, run_dir: Path, position: int) -> bytes:
+        """What a run's job has printed so far, from a position on."""
 
 
-_SCHEDULERS: dict[JobKind, type[Scheduler]] = {"slurm": Slurm}
+_SCHEDULERS: dict[JobKind, type[Scheduler]] = {"slurm": Slurm, "ray_job": RayJobs}
 
 
 def scheduler(kind: JobKind) -> Scheduler:

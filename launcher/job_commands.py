@@ -133,6 +133,14 @@ def node(run_dir: Path) -> None:
     raise typer.Exit(work_as_node(run_dir, lambda: go_on(run_dir, []), status_of))
 
 
+@commands.command("job", hidden=True)
+def work_as_job() -> None:
+    """What a job of Ray's Jobs API runs on the cluster."""
+    from launcher import job_entry
+
+    job_entry.work_as_job(lambda run_dir: go_on(run_dir, []))
+
+
 def go_on(run_dir: Path, overrides: list[str], *, fork: bool = False) -> None:
     from launcher import session
     from launcher.summary import show_outcome

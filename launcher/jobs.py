@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,29 +12,49 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cluster.job import Job, JobState
+from cluster.job_words import ASK_AGAIN, INTERRUPTED
 from cluster.schedulers import scheduler
+from launcher import runs
+from recipes.errors import ClusterError, ShoalError
 from recipes.files import write_whole
 
-_FILE = "job.json"
+FILE = "job.json"
+_KEY = ".key"
 
 
 def note(run_dir: Path, job: Job) -> None:
-    write_whole(run_dir / _FILE, json.dumps(asdict(job)) + "\n")
+    write_whole(run_dir / FILE, json.dumps(asdict(job)) + "\n")
 
 
 def job_of(run_dir: Path) -> Job | None:
     """The job of a run that was submitted, or None."""
     try:
-        return Job(**json.loads((run_dir / _FILE).read_text(encoding="utf-8")))
+        return Job(**json.loads((run_dir / FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
+
+
+def key_of(run_dir: Path) -> str:
+    """What tells a run from others of its name elsewhere; made when first asked for."""
+    file = run_dir / _KEY
+    if not file.exists():
+        set_key(run_dir, uuid.uuid4().hex)
+    return file.read_text(encoding="utf-8")
+
+
+def set_key(run_dir: Path, key: str) -> None:
+    write_whole(run_dir / _KEY, key)
 
 
 def state_of(run_dir: Path) -> JobState:
     """What runs a run: its job, or a shoal on some machine that holds its lock."""
     job = job_of(run_dir)
     if job is not None:
-        return scheduler(job.kind).state(job)
+        try:
+            return scheduler(job.kind).state(job)
+        except ClusterError as error:
+            # Runs of other places are still worth telling.
+            return JobState(phase="unknown", why=str(error))
     lock = FileLock(run_dir / ".lock")
     try:
         with lock.acquire(timeout=0):
@@ -42,23 +63,37 @@ def state_of(run_dir: Path) -> JobState:
         return JobState(phase="running")
 
 
+Word = Literal[
+    "queued",
+    "starting",
+    "running",
+    "finished",
+    "stopped",
+    "failed",
+    "died",
+    "not formed",
+    "unknown",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """A run's state for a person."""
 
-    word: Literal[
-        "queued", "starting", "running", "finished", "stopped", "failed", "died", "not formed"
-    ]
+    word: Word
     text: str = ""
 
 
-_ENDS = {
+_ENDS: Mapping[str, Word] = {
     "finished": "finished",
     "stopped": "stopped",
     "failed": "failed",
     "interrupted": "stopped",
     "not_formed": "not formed",
 }
+
+
+_BY_STATUS: Mapping[int, Word] = {0: "finished", ASK_AGAIN: "stopped", INTERRUPTED: "stopped"}
 
 
 def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
@@ -76,12 +111,29 @@ def told(state: JobState, events: Sequence[Mapping[str, Any]]) -> Told:
         return Told(word="running" if last is not None else "starting", text=state.nodes)
     if ended and last is not None:
         text = last.get("error", "").splitlines()
-        return Told(word=_ENDS[last["event"]], text=text[0] if text else "")  # type: ignore[arg-type]
-    if state.word.startswith("CANCELLED"):
+        return Told(word=_ENDS[last["event"]], text=text[0] if text else "")
+    if state.phase == "unknown":
+        return Told(word="unknown", text=state.why)
+    if state.word.startswith("CANCELLED") or state.word == "STOPPED":
         return Told(word="stopped", text="its job was cancelled")
+    if last is None and state.exit_status is not None and state.exit_status >= 0:
+        # The run wrote its events where only the cluster sees them.
+        return Told(word=_BY_STATUS.get(state.exit_status, "failed"), text=state.why)
     if last is None:
         return Told(word="not formed", text=f"the job ended before the run began: {reason}")
     return Told(word="died", text=f"the driver ended without a word: {reason}".rstrip(": "))
+
+
+def noted(run_dir: Path, drive: Callable[[], None]) -> None:
+    """Drive a run. What ends it before it has begun is in its events too: a job has no terminal."""
+    try:
+        drive()
+    except ShoalError as error:
+        last = last_turn(runs.read_events(run_dir))
+        if last is None:
+            kind = "not_formed" if isinstance(error, ClusterError) else "failed"
+            runs.append_event(run_dir, kind, {"error": str(error)})
+        raise
 
 
 def last_turn(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

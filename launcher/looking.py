@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from recipes.errors import CheckpointError
 from trainer.metrics import read_steps
 
 _POLL_S = 2.0
-_CHUNK = 2**20
 # A job's last lines may reach this machine a little later than its end, on a network file system.
 _SETTLE_POLLS = 2
 
@@ -88,31 +87,38 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 
-def log_of(run_dir: Path, rank: int | None) -> Path:
-    """The file of what a run's job prints, or one of its ranks.
+def _log_of(run_dir: Path, rank: int | None) -> Callable[[int], bytes]:
+    """What a run's job prints, or one of its ranks, from a position on.
 
-    Raises `CheckpointError` when there is none, with those there are.
+    Raises `CheckpointError` when there is no such log, with those there are.
     """
     if rank is None and (job := jobs.job_of(run_dir)) is not None:
-        return scheduler(job.kind).log_file(run_dir)
+        return partial(scheduler(job.kind).log, job, run_dir)
     file = rank_log(run_dir, rank or 0)
     if not file.exists():
         known = ", ".join(path.name for path in sorted(file.parent.glob("*.log")))
         raise CheckpointError(f"{file}: there is no such log. There are: {known or 'none yet'}")
-    return file
+    return partial(_read, file)
+
+
+def _read(file: Path, position: int) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(position)
+        return stream.read()
 
 
 def read_log(run_dir: Path, *, rank: int | None, follow: bool) -> Iterator[str]:
-    """The text of a log of `log_of`, and with `follow` what comes to it until the run has ended."""
-    file = log_of(run_dir, rank)
+    """What a run's job prints, or one of its ranks; with `follow` until the run has ended.
+
+    Raises `CheckpointError` when there is no such log, `ClusterError` when it cannot be had.
+    """
+    read = _log_of(run_dir, rank)
     position = polls_since_end = 0
     while polls_since_end <= _SETTLE_POLLS:
         ended = not follow or jobs.state_of(run_dir).phase in ("ended", "unknown")
-        with suppress(FileNotFoundError), file.open("rb") as stream:
-            stream.seek(position)
-            while part := stream.read(_CHUNK):
-                position += len(part)
-                yield part.decode(errors="replace")
+        if part := read(position):
+            position += len(part)
+            yield part.decode(errors="replace")
         if not follow:
             return
         polls_since_end += ended

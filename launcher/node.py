@@ -8,10 +8,8 @@ from pathlib import Path
 
 from cluster.job_words import STATUS_FILE
 from cluster.slurm.membership import Membership
-from launcher import runs
-from launcher.jobs import last_turn
+from launcher import jobs
 from launcher.terminal import open_display
-from recipes.errors import ClusterError, ShoalError
 from recipes.files import write_whole
 from recipes.load import load
 
@@ -27,21 +25,9 @@ def work_as_node(
     membership = Membership.from_environment()
     if membership.index > 0:
         return status_of(lambda: _lend(run_dir, membership))
-    status = status_of(lambda: _noted(run_dir, drive))
+    status = status_of(lambda: jobs.noted(run_dir, drive))
     write_whole(run_dir / STATUS_FILE, f"{status}\n")
     return status
-
-
-def _noted(run_dir: Path, drive: Callable[[], None]) -> None:
-    """What ends a run before it has begun is in its events too: a job has no terminal."""
-    try:
-        drive()
-    except ShoalError as error:
-        last = last_turn(runs.read_events(run_dir))
-        if last is None:
-            kind = "not_formed" if isinstance(error, ClusterError) else "failed"
-            runs.append_event(run_dir, kind, {"error": str(error)})
-        raise
 
 
 def _lend(run_dir: Path, membership: Membership) -> None:

@@ -335,4 +335,4 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe, *, is_new: bool) -> Iterator[
 
 def _note_end(run_dir: Path, what: str, error: BaseException) -> None:
     with suppress(StorageError):  # the error itself is what matters
-        runs.append_event(run_dir, what, {"error": str(error)})
+        runs.append_event(run_dir, what, {"error": str(error)} if str(error) else {})

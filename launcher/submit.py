@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+from adapters.mirror import open_mirror
 from cluster.job import Job, JobKind, Submission
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
@@ -12,7 +14,7 @@ from launcher.prepare import find_sources
 from recipes import resolved
 from recipes.errors import ClusterError, RecipeError
 from recipes.files import write_whole
-from recipes.load import LoadedRecipe, load
+from recipes.load import DEFAULT, LoadedRecipe, load
 from recipes.recipe import Recipe
 
 
@@ -22,15 +24,15 @@ def dry_run(loaded: LoadedRecipe) -> str:
     kind = _kind(recipe)
     storage = Path(recipe.storage.path)
     free = next(own for own in run_names.numbered(recipe.name) if not (storage / own).exists())
-    return scheduler(kind).show(_submission(recipe, storage / free))
+    return scheduler(kind).show(_submission(loaded, storage / free, key="KEY"))
 
 
 def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
     recipe = loaded.recipe
-    _kind(recipe)
+    if _kind(recipe) == "slurm":  # other clusters' files are not seen from here
+        find_sources(recipe.data, Path(recipe.storage.cache))
     runs.check_writable(recipe.storage.path)
-    find_sources(recipe.data, Path(recipe.storage.cache))
     run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
     try:
         return run_dir, _submit(loaded, run_dir)
@@ -55,10 +57,15 @@ def submit_again(run_dir: Path, overrides: list[str]) -> Job:
 def _submit(loaded: LoadedRecipe, run_dir: Path) -> Job:
     requests.forget(run_dir)
     write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
-    recipe = loaded.recipe
-    job = scheduler(_kind(recipe)).submit(_submission(recipe, run_dir))
+    submission = _submission(loaded, run_dir, key=jobs.key_of(run_dir))
+    runs.append_event(run_dir, "submitted", {"kind": loaded.recipe.cluster.kind})
+    try:
+        job = scheduler(_kind(loaded.recipe)).submit(submission)
+    except ClusterError as error:
+        runs.append_event(run_dir, "failed", {"error": str(error)})
+        raise
     jobs.note(run_dir, job)
-    runs.append_event(run_dir, "submitted", {"kind": job.kind, "job": job.id})
+    open_mirror(run_dir).push("recipe.yaml", "events.jsonl", jobs.FILE)
     return job
 
 
@@ -69,8 +76,17 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     """
     job, state = jobs.job_of(run_dir), jobs.state_of(run_dir)
     name = run_dir.name
-    if state.phase in ("ended", "unknown"):
+    if state.phase == "unknown":
+        raise ClusterError(f"{name}: {state.why}")
+    if state.phase == "ended":
         raise ClusterError(f"{name}: does not run, there is nothing to stop")
+    if job is not None and job.kind == "ray_job":
+        # The driver may have a folder that is not seen from here; Ray's signal reaches it.
+        scheduler(job.kind).cancel(job)
+        return (
+            f"{name}: will save and stop after its step; Ray kills it if that takes longer than "
+            f"ray_job.stop_s. See it with: shoal status {name}"
+        )
     if job is not None and (now or state.phase == "queued"):
         scheduler(job.kind).cancel(job)
         runs.append_event(run_dir, "interrupted", {"error": "ended by shoal stop"})
@@ -92,8 +108,15 @@ def _kind(recipe: Recipe) -> JobKind:
     return kind
 
 
-def _submission(recipe: Recipe, run_dir: Path) -> Submission:
-    # The command that runs this very installation.
+def _submission(loaded: LoadedRecipe, run_dir: Path, *, key: str) -> Submission:
+    # A cache that nobody has named is the cluster's own.
+    unnamed = ["storage.cache"] if loaded.origins["storage.cache"] == DEFAULT else []
     return Submission(
-        recipe=recipe, run_dir=run_dir, shoal=str(Path(sys.executable).parent / "shoal")
+        recipe=loaded.recipe,
+        resolved=resolved.to_yaml(loaded, without=unnamed),
+        run_dir=run_dir,
+        key=key,
+        # The command that runs this very installation.
+        shoal=str(Path(sys.executable).parent / "shoal"),
+        version=version("shoal"),
     )

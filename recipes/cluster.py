@@ -14,11 +14,11 @@ AUTO_ADDRESS = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    kind: Literal["local", "ray", "slurm"] = "local"
-    """This machine; a Ray cluster that is there, driven from here; or a SLURM job of its own."""
+    kind: Literal["local", "ray", "ray_job", "slurm"] = "local"
+    """This machine; a Ray cluster, driven from here or by a job of it; a SLURM job of its own."""
 
     address: str | None = None
-    """Address of the Ray cluster for kind ray; left out, `auto`: the one this machine is in."""
+    """Of the Ray cluster, such as `HEAD:6379`, or `http://HEAD:8265` for kind ray_job."""
 
     workers: list[int] = field(default_factory=lambda: [1])
     """Training processes, one per GPU; or [fewest, most]. Changes speed, not the result."""
@@ -54,12 +54,19 @@ class Cluster:
             yield Problem(
                 path="cluster.form_s", value=self.form_s, message="is too short", allowed="≥ 1"
             )
-        if self.address is not None and self.kind != "ray":
+        if self.address is not None and self.kind not in ("ray", "ray_job"):
             yield Problem(
                 path="cluster.address",
                 value=self.address,
                 message=f"means nothing to cluster.kind = {self.kind}",
-                hint="Set cluster.kind: ray, or leave the address out",
+                hint="Set cluster.kind: ray or ray_job, or leave the address out",
+            )
+        if self.kind == "ray_job" and self.address and "://" not in self.address:
+            yield Problem(
+                path="cluster.address",
+                value=self.address,
+                message="is no address of a Jobs API",
+                allowed="that of the cluster's dashboard, such as http://HEAD:8265",
             )
 
     @property

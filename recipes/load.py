@@ -23,7 +23,7 @@ DEFAULT, RECIPE, COMMAND_LINE = "default", "recipe", "command line"
 
 # Relative ones are taken from the recipe's folder, or from the working directory when they come
 # from the command line or a default. Everything is absolute afterwards: workers run elsewhere.
-_PATHS = ("data.train", "data.held_out", "storage.path", "storage.cache")
+_PATHS = ("data.train", "data.held_out", "storage.path", "storage.cache", "ray_job.code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

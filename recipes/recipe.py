@@ -14,6 +14,7 @@ from recipes.data import Data
 from recipes.evaluate import Evaluate
 from recipes.failure import Failure
 from recipes.problem import Problem
+from recipes.ray_job import RayJob
 from recipes.slurm import Slurm
 from recipes.storage import Storage
 from recipes.train import Train
@@ -54,6 +55,9 @@ class Recipe:
 
     slurm: Slurm = field(default_factory=Slurm)
     """The job that is submitted with `cluster.kind: slurm`."""
+
+    ray_job: RayJob = field(default_factory=RayJob)
+    """The job that is submitted with `cluster.kind: ray_job`."""
 
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     """When the adapter and the optimizer state are saved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from recipes import schema
@@ -15,6 +15,7 @@ from recipes.recipe import Recipe
 FREE = (
     "cluster.",
     "slurm.",
+    "ray_job.",
     "storage.",
     "checkpoint.",
     "evaluate.",
@@ -34,11 +35,14 @@ FREE = (
 workers and in what pieces it is computed, and what is kept and measured."""
 
 
-def to_yaml(loaded: LoadedRecipe) -> str:
-    """The recipe as YAML that loads to the same recipe, each value followed by its origin."""
+def to_yaml(loaded: LoadedRecipe, *, without: Collection[str] = ()) -> str:
+    """The recipe as YAML that loads to the same recipe, each value followed by its origin; some
+    paths may be left `without`, to get the defaults of where it is loaded."""
     lines = [f"# Resolved from {loaded.file}. Each value tells where it came from."]
     section = ""
     for path, leaf in values(loaded.recipe).items():
+        if path in without:
+            continue
         name = path.rpartition(".")[2]
         head = path.rpartition(".")[0]
         if head != section:

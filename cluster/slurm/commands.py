@@ -33,7 +33,7 @@ def _said(error: CommandError) -> str:
 
 
 def state(job: str) -> JobState:
-    """What SLURM says of a job now; unknown when it has forgotten it, as it does after a while.
+    """What SLURM says of a job now. One that it has forgotten has ended a while ago.
 
     Raises `ClusterError` when SLURM cannot be asked.
     """
@@ -48,7 +48,7 @@ def state(job: str) -> JobState:
     if kept:
         word = kept.splitlines()[0].split(" ")[0]
         return JobState(phase=_phase(word), word=word)
-    return JobState(phase="unknown")
+    return JobState(phase="ended", why="SLURM has forgotten it")
 
 
 def _phase(word: str) -> Phase:

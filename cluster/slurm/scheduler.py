@@ -22,7 +22,7 @@ class Slurm:
         file = submission.run_dir / _SCRIPT
         write_whole(file, self.show(submission))
         # SLURM opens it before anything of ours runs.
-        self.log_file(submission.run_dir).parent.mkdir(exist_ok=True)
+        log_file(submission.run_dir).parent.mkdir(exist_ok=True)
         return Job(kind="slurm", id=commands.submit(file))
 
     def state(self, job: Job) -> JobState:
@@ -31,5 +31,10 @@ class Slurm:
     def cancel(self, job: Job) -> None:
         commands.cancel(job.id)
 
-    def log_file(self, run_dir: Path) -> Path:
-        return log_file(run_dir)
+    def log(self, job: Job, run_dir: Path, position: int) -> bytes:
+        try:
+            with log_file(run_dir).open("rb") as stream:
+                stream.seek(position)
+                return stream.read()
+        except FileNotFoundError:
+            return b""

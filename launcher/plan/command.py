@@ -62,7 +62,7 @@ def lines(
 
         yield from [
             "",
-            "What `shoal submit` would hand to sbatch:",
+            "What `shoal submit` would hand in:",
             "",
             *dry_run(loaded).split("\n"),
         ]

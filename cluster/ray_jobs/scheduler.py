@@ -1,0 +1,82 @@
+"""A Ray cluster as a scheduler of runs."""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+from pathlib import Path
+
+from cluster.job import Job, JobState, Phase, Submission
+from cluster.ray_jobs import client
+from cluster.ray_jobs.ticket import Ticket
+from recipes.readable_yaml import to_yaml
+
+_PHASES: dict[str, Phase] = {"PENDING": "queued", "RUNNING": "running"}
+
+
+class RayJobs:
+    """Implements `cluster.schedulers.Scheduler`."""
+
+    def show(self, submission: Submission) -> str:
+        told = {
+            "address": submission.recipe.cluster.address,
+            "entrypoint": entrypoint(submission),
+            "working_dir": submission.recipe.ray_job.code,
+            "env_vars": environment(submission),
+        }
+        return to_yaml(told)
+
+    def submit(self, submission: Submission) -> Job:
+        code = submission.recipe.ray_job.code
+        job = f"{submission.run_dir.name}-{uuid.uuid4().hex[:8]}"
+        address = client.submit(
+            submission.recipe.cluster.address,
+            entrypoint=entrypoint(submission),
+            job=job,
+            environment=environment(submission),
+            code=Path(code) if code is not None else None,
+        )
+        return Job(kind="ray_job", id=job, address=address)
+
+    def state(self, job: Job) -> JobState:
+        details = client.details(job.address, job.id)
+        if details is None:
+            return JobState(phase="ended", why=f"{job.address} has forgotten it")
+        word = str(details.status.value)
+        return JobState(
+            phase=_PHASES.get(word, "ended"),
+            word=word,
+            why=_last_line(details.message) if word == "FAILED" else "",
+            exit_status=details.driver_exit_code,
+        )
+
+    def cancel(self, job: Job) -> None:
+        client.stop(job.address, job.id)
+
+    def log(self, job: Job, run_dir: Path, position: int) -> bytes:
+        # The API hands out a whole log or none.
+        return client.logs(job.address, job.id).encode()[position:]
+
+
+def entrypoint(submission: Submission) -> str:
+    """The job's command. As a module, so that code sent along is found before installed code."""
+    return f"exec {shlex.quote(submission.recipe.ray_job.python)} -m launcher job"
+
+
+def environment(submission: Submission) -> dict[str, str]:
+    ticket = Ticket(
+        run=submission.run_dir.name,
+        key=submission.key,
+        version=submission.version,
+        recipe=submission.resolved,
+    )
+    return ticket.to_environment() | {
+        # Ray sends SIGTERM and SIGKILL three seconds later, which is no time to save anything.
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(submission.recipe.ray_job.stop_s),
+    }
+
+
+def _last_line(message: str | None) -> str:
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""

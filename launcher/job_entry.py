@@ -1,0 +1,76 @@
+"""What a job of Ray's Jobs API runs on the cluster: the run that its ticket tells of."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from cluster.ray_jobs.ticket import Ticket
+from launcher import jobs, requests, runs
+from recipes import resolved
+from recipes.address import is_address, join
+from recipes.errors import InstallError, RecipeError, StorageError
+from recipes.files import write_whole
+from recipes.load import LoadedRecipe, load
+
+
+def work_as_job(go_on: Callable[[Path], None]) -> None:
+    """Drive the run of this job's ticket, with `go_on` from what is there of it already.
+
+    Raises `ShoalError`.
+    """
+    try:
+        ticket = Ticket.from_environment()
+    except KeyError as error:
+        raise RecipeError(
+            f"shoal job: {error} is not set: this is no job of `shoal submit`"
+        ) from error
+    loaded = _load(ticket.recipe)
+    _check_version(loaded, ticket)
+    run_dir = _run_folder(loaded, ticket)
+    requests.forget(run_dir)
+    write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
+    jobs.noted(run_dir, lambda: go_on(run_dir))
+
+
+def _load(text: str) -> LoadedRecipe:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load(str(file))
+
+
+def _check_version(loaded: LoadedRecipe, ticket: Ticket) -> None:
+    if loaded.recipe.ray_job.code is not None:
+        return  # it came along
+    own = version("shoal")
+    if own != ticket.version:
+        raise InstallError(
+            f"the cluster has shoal {own}, and {ticket.version} has submitted. Install the same "
+            "on both, or send yours along with ray_job.code=FOLDER, a checkout of it"
+        )
+
+
+def _run_folder(loaded: LoadedRecipe, ticket: Ticket) -> Path:
+    """The run's folder; made here when the submitter does not see this storage."""
+    storage = loaded.recipe.storage
+    if is_address(storage.path):
+        return runs.find(
+            join(storage.path, ticket.run), Path.cwd(), [f"storage.cache={storage.cache}"]
+        )
+    runs.check_writable(storage.path)
+    run_dir = Path(storage.path) / ticket.run
+    try:
+        run_dir.mkdir(parents=True)
+    except FileExistsError:
+        if jobs.key_of(run_dir) != ticket.key:
+            raise StorageError(
+                f"{run_dir}: is the folder of another run. Submit with another name=NAME"
+            ) from None
+    except OSError as error:
+        raise StorageError(f"{run_dir}: cannot be made: {error.strerror}") from error
+    else:
+        jobs.set_key(run_dir, ticket.key)
+    return run_dir
