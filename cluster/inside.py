@@ -15,4 +15,4 @@ def is_inside() -> bool:
 
 def is_submitted(recipe: Recipe) -> bool:
     """Whether a recipe's runs are driven by a job, not by the process that is asked for them."""
-    return recipe.cluster.kind in ("slurm", "ray_job") and not is_inside()
+    return recipe.cluster.kind not in ("local", "ray") and not is_inside()

@@ -75,7 +75,7 @@ def connected(
     # Ray would print a paragraph for every worker that dies, which shoal tells in one line.
     # RAY_DEDUP_LOGS_SKIP_REGEX does the same, but is read when ray is imported.
     stdout_deduplicator.skip_re = re.compile("")
-    if cluster.kind in ("slurm", "ray_job") and not is_inside():
+    if cluster.kind not in ("local", "ray") and not is_inside():
         raise ClusterError(
             f"cluster.kind = {cluster.kind}: this command is no job, it works where it is given. "
             "Give it on a machine that can do the work, with cluster.kind=local"

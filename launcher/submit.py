@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 
 from adapters.mirror import open_mirror
 from cluster.job import Job, JobKind, Submission
+from cluster.kuberay import manifest
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
 from launcher.prepare import find_sources
@@ -19,12 +21,14 @@ from recipes.recipe import Recipe
 
 
 def dry_run(loaded: LoadedRecipe) -> str:
-    """The script that would be submitted."""
+    """What would be submitted: a script, or a job, as its scheduler takes it."""
     recipe = loaded.recipe
-    kind = _kind(recipe)
     storage = Path(recipe.storage.path)
     free = next(own for own in run_names.numbered(recipe.name) if not (storage / own).exists())
-    return scheduler(kind).show(_submission(loaded, storage / free, key="KEY"))
+    submission = _submission(loaded, storage / free, key=uuid.uuid4().hex)
+    if recipe.cluster.kind == "kuberay":
+        return manifest(submission)
+    return scheduler(_kind(recipe)).show(submission)
 
 
 def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
@@ -100,6 +104,11 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
 def _kind(recipe: Recipe) -> JobKind:
     """The scheduler of a recipe. Raises `RecipeError` when its runs are no jobs."""
     kind = recipe.cluster.kind
+    if kind == "kuberay":
+        raise RecipeError(
+            "cluster.kind = kuberay: shoal writes the job, and kubectl hands it in: "
+            "shoal submit RECIPE --dry-run | kubectl apply -f -"
+        )
     if kind == "local" or kind == "ray":
         raise RecipeError(
             f"cluster.kind = {kind}: has no jobs to submit. Use `shoal run`, or set "

@@ -14,8 +14,8 @@ AUTO_ADDRESS = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    kind: Literal["local", "ray", "ray_job", "slurm"] = "local"
-    """This machine; a Ray cluster, driven from here or by a job of it; a SLURM job of its own."""
+    kind: Literal["local", "ray", "ray_job", "slurm", "kuberay"] = "local"
+    """This machine; a Ray cluster, driven from here or by its own job; SLURM; Kubernetes."""
 
     address: str | None = None
     """Of the Ray cluster, such as `HEAD:6379`, or `http://HEAD:8265` for kind ray_job."""

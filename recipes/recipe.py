@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
 from recipes.adapter import Adapter
+from recipes.address import is_address
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
 from recipes.data import Data
 from recipes.evaluate import Evaluate
 from recipes.failure import Failure
+from recipes.kuberay import KubeRay
 from recipes.problem import Problem
 from recipes.ray_job import RayJob
 from recipes.slurm import Slurm
@@ -59,6 +61,9 @@ class Recipe:
     ray_job: RayJob = field(default_factory=RayJob)
     """The job that is submitted with `cluster.kind: ray_job`."""
 
+    kuberay: KubeRay = field(default_factory=KubeRay)
+    """The RayJob that is written with `cluster.kind: kuberay`."""
+
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     """When the adapter and the optimizer state are saved."""
 
@@ -89,6 +94,7 @@ class Recipe:
             yield Problem(path="seed", value=self.seed, message="is negative", allowed="≥ 0")
         yield from self._worker_problems()
         yield from self._slurm_problems()
+        yield from self._kuberay_problems()
         if self.task == "sequence_classification":
             yield from self._classification_problems()
         elif self.data.labels:
@@ -162,13 +168,41 @@ class Recipe:
                 message=f"{cluster.most_workers} workers leave nodes without any",
                 allowed=f"1 to {cluster.most_workers}",
             )
-        room = slurm.nodes * (slurm.gpus_per_node or cluster.most_workers)
-        if cluster.most_workers > room:
+        yield from self._room_problems("slurm", slurm.nodes, slurm.gpus_per_node)
+
+    def _kuberay_problems(self) -> Iterator[Problem]:
+        kuberay = self.kuberay
+        if self.cluster.kind != "kuberay" or kuberay.nodes < 1 or not self.cluster.workers:
+            return
+        needs = {
+            "image": "an image with shoal installed",
+            "claim": "the PersistentVolumeClaim that every pod mounts",
+        }
+        for name, what in needs.items():
+            if getattr(kuberay, name) is None:
+                yield Problem(path=f"kuberay.{name}", message="must be given", allowed=what)
+        for name in ("path", "cache"):
+            folder = getattr(self.storage, name)
+            if not is_address(folder) and not folder.startswith(kuberay.mount.rstrip("/") + "/"):
+                yield Problem(
+                    path=f"storage.{name}",
+                    value=folder,
+                    message=f"is not below kuberay.mount = {kuberay.mount}, which the pods share",
+                    hint=f"Set storage.{name}: {kuberay.mount.rstrip('/')}/…",
+                )
+        yield from self._room_problems("kuberay", kuberay.nodes, kuberay.gpus_per_node)
+
+    def _room_problems(
+        self, section: str, nodes: int, gpus_per_node: int | None
+    ) -> Iterator[Problem]:
+        workers = self.cluster.most_workers
+        room = nodes * (gpus_per_node or workers)
+        if workers > room:
             yield Problem(
                 path="cluster.workers",
-                value=list(cluster.workers),
-                message=f"{slurm.nodes} nodes with slurm.gpus_per_node = {slurm.gpus_per_node} "
-                f"have {room} GPUs, and each worker takes one",
+                value=list(self.cluster.workers),
+                message=f"{nodes} nodes with {section}.gpus_per_node = {gpus_per_node} have {room} "
+                "GPUs, and each worker takes one",
                 allowed=f"up to {room}",
             )
 
@@ -202,26 +236,9 @@ class Recipe:
             )
 
 
-class HasProblems(Protocol):
-    """A section: it knows what is wrong with its own values."""
-
-    def problems(self) -> Iterator[Problem]: ...
-
-
 def all_problems(recipe: Recipe) -> list[Problem]:
     """Every problem of every section, then those between sections."""
-    sections: list[HasProblems] = [
-        recipe.base,
-        recipe.data,
-        recipe.adapter,
-        recipe.train,
-        recipe.zero,
-        recipe.cluster,
-        recipe.slurm,
-        recipe.checkpoint,
-        recipe.failure,
-        recipe.evaluate,
-        recipe.storage,
-    ]
+    values = (getattr(recipe, part.name) for part in fields(recipe))
+    sections: list[Any] = [value for value in values if is_dataclass(value)]
     found = [problem for section in sections for problem in section.problems()]
     return [*found, *recipe.problems()]

@@ -16,6 +16,7 @@ FREE = (
     "cluster.",
     "slurm.",
     "ray_job.",
+    "kuberay.",
     "storage.",
     "checkpoint.",
     "evaluate.",
