@@ -22,6 +22,8 @@ In a test (mark it `slurm`; without root or SLURM it is skipped, with SHOAL_LAB=
         n1.private, n1.path("/tmp/ray")                                # its own files, from here
         lab.cut(n2), lab.heal(n2)                                      # the network cable
         n3.power_off(), n3.start()                                     # the plug
+        with RayCluster(lab, [n1, n2]) as cluster:                     # Ray without SLURM
+            cluster.on(n1, ["ray", "status", f"--address={cluster.address}"])
 
 After each test the lab is settled: jobs cancelled, commands killed, /dev/shm and `private` emptied,
 machines on and idle. The partition `urgent` preempts `main`. False GPUs set CUDA_VISIBLE_DEVICES
@@ -34,5 +36,5 @@ was killed leaves nothing. There is no name, port, bridge or mount outside the b
 side do not meet.
 
 `config` writes what machines read; `init` is a machine's first process, `keeper` the box's owner,
-`machine` and `lab` are what tests use.
+`machine`, `lab` and `ray_cluster` are what tests use.
 """

@@ -131,34 +131,3 @@ def test_a_lab_that_settles_is_as_new(lab: Lab) -> None:
     assert [n1.processes(), n1.shared_memory(), list(n1.private.iterdir())] == [[], [], []]
     assert set(lab.node_states().values()) == {"idle"}
     assert reaches(n2, n3)
-
-
-RAY_PROGRAM = """
-import socket, sys, time, ray
-
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-while sum(node["Alive"] for node in ray.nodes()) < 2:
-    time.sleep(0.1)
-
-@ray.remote(num_cpus=1)
-def name() -> str:
-    return socket.gethostname()
-
-strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-nodes = [strategy(node["NodeID"], soft=False) for node in ray.nodes()]
-print(*sorted(ray.get([name.options(scheduling_strategy=node).remote() for node in nodes])))
-"""
-
-
-def test_ray_spans_machines(lab: Lab) -> None:
-    n1, n2, _ = lab.machines
-    address = f"{n1.address}:6379"
-    common = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
-    head = ["ray", "start", "--head", f"--node-ip-address={n1.address}", "--port=6379"]
-    n1.popen([*head, "--include-dashboard=false", *common])
-    n2.popen(["sh", "-c", f"until ray start --address={address} {' '.join(common)}; do :; done"])
-    (lab.shared / "names.py").write_text(RAY_PROGRAM)
-    told = n1.run(["sh", "-c", f"until python names.py {address}; do sleep 1; done"], timeout_s=120)
-    assert told.stdout == "n1 n2\n"
-    assert any(process.name() == "raylet" for process in n2.processes())
-    assert n2.path("/tmp/ray/session_latest").is_symlink()
