@@ -127,7 +127,9 @@ def _run(
 
             result = run_attempts(job, connection, display)
             record.end(run_dir)
-            if not result["stopped"]:
+            if result["stopped"]:
+                runs.append_event(run_dir, "stopped", {"why": result["why"]})
+            else:
                 runs.append_event(run_dir, "finished")
     return Outcome(
         run_dir=run_dir,

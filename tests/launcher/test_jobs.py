@@ -20,6 +20,12 @@ def events(*kinds: str, **last: Any) -> list[dict[str, Any]]:
 RUNNING = JobState(phase="running", word="RUNNING", nodes="n[1-2]")
 FAILED = JobState(phase="ended", word="FAILED", why="NonZeroExitCode")
 
+SUCCEEDED = JobState(phase="ended", word="SUCCEEDED", exit_status=0)
+
+
+def ray_failed(exit_status: int | None) -> JobState:
+    return JobState(phase="ended", word="FAILED", why="out of memory", exit_status=exit_status)
+
 
 @pytest.mark.parametrize(
     ("state", "happened", "word", "text"),
@@ -40,6 +46,16 @@ FAILED = JobState(phase="ended", word="FAILED", why="NonZeroExitCode")
             "its job was cancelled",
         ),
         (JobState(phase="unknown"), ["submitted", "started", "finished"], "finished", ""),
+        (JobState(phase="unknown", why="not reached"), ["started"], "unknown", "not reached"),
+        (SUCCEEDED, ["submitted", "started", "finished"], "finished", ""),
+        # As seen by a submitter that does not see the run's folder:
+        (SUCCEEDED, ["submitted"], "finished", ""),
+        (ray_failed(1), ["submitted"], "failed", "out of memory"),
+        (ray_failed(75), ["submitted"], "stopped", ""),
+        (ray_failed(130), ["submitted"], "stopped", ""),
+        (ray_failed(-9), ["submitted", "started"], "died", "without a word: FAILED out of memory"),
+        (ray_failed(None), ["submitted"], "not formed", "before the run began: FAILED"),
+        (JobState(phase="ended", word="STOPPED"), ["submitted", "started"], "stopped", ""),
         (JobState(phase="ended"), ["started", "interrupted"], "stopped", ""),
         (JobState(phase="ended"), ["started"], "died", "without a word"),
     ],
