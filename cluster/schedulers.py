@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from cluster.job import Job, JobKind, JobState, Submission
+from cluster.job import Job, JobKind, JobState, Submission, Sweep
 from cluster.slurm.scheduler import Slurm
 
 
@@ -18,6 +18,15 @@ class Scheduler(Protocol):
 
     def submit(self, submission: Submission) -> Job:
         """Hand a run in."""
+
+    def show_sweep(self, sweep: Sweep) -> str:
+        """What `submit_sweep` would hand in, for a person to read."""
+
+    def submit_sweep(self, sweep: Sweep) -> list[Job]:
+        """Hand several runs in together: their jobs, in the same order.
+
+        Raises `RecipeError`, as `show_sweep` does, when this scheduler cannot take them together.
+        """
 
     def state(self, job: Job) -> JobState:
         """How a job is now; unknown when the scheduler has forgotten it."""

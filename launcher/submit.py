@@ -19,18 +19,20 @@ from recipes.recipe import Recipe
 def dry_run(loaded: LoadedRecipe) -> str:
     """The script that would be submitted."""
     recipe = loaded.recipe
-    kind = _kind(recipe)
+    return scheduler(kind_of(recipe)).show(submission(recipe, free_folder(recipe)))
+
+
+def free_folder(recipe: Recipe) -> Path:
+    """The folder that the next run of a recipe would get."""
     storage = Path(recipe.storage.path)
-    free = next(own for own in run_names.numbered(recipe.name) if not (storage / own).exists())
-    return scheduler(kind).show(_submission(recipe, storage / free))
+    names = run_names.numbered(recipe.name)
+    return next(storage / own for own in names if not (storage / own).exists())
 
 
 def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
     recipe = loaded.recipe
-    _kind(recipe)
-    runs.check_writable(recipe.storage.path)
-    find_sources(recipe.data, Path(recipe.storage.cache))
+    check(recipe)
     run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
     try:
         return run_dir, _submit(loaded, run_dir)
@@ -39,10 +41,17 @@ def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
         raise
 
 
+def check(recipe: Recipe) -> None:
+    """Raises a `ShoalError` for what can be known to be wrong with a run before it is handed in."""
+    kind_of(recipe)
+    runs.check_writable(recipe.storage.path)
+    find_sources(recipe.data, Path(recipe.storage.cache))
+
+
 def submit_again(run_dir: Path, overrides: list[str]) -> Job:
     """Submit a run that was stopped, to go on from its newest checkpoint."""
     loaded = load(run_dir / "recipe.yaml", overrides)
-    _kind(loaded.recipe)
+    kind_of(loaded.recipe)
     runs.check_same(run_dir, loaded.recipe)
     state = jobs.state_of(run_dir)
     if state.phase in ("queued", "running"):
@@ -53,13 +62,23 @@ def submit_again(run_dir: Path, overrides: list[str]) -> Job:
 
 
 def _submit(loaded: LoadedRecipe, run_dir: Path) -> Job:
+    recipe = loaded.recipe
+    write_recipe(loaded, run_dir)
+    job = scheduler(kind_of(recipe)).submit(submission(recipe, run_dir))
+    note(run_dir, job)
+    return job
+
+
+def write_recipe(loaded: LoadedRecipe, run_dir: Path) -> None:
+    """What a job of this run will read; what was asked of an earlier one is forgotten."""
     requests.forget(run_dir)
     write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
-    recipe = loaded.recipe
-    job = scheduler(_kind(recipe)).submit(_submission(recipe, run_dir))
+
+
+def note(run_dir: Path, job: Job) -> None:
+    """That a run was handed in, as this job."""
     jobs.note(run_dir, job)
     runs.append_event(run_dir, "submitted", {"kind": job.kind, "job": job.id})
-    return job
 
 
 def stop_run(run_dir: Path, *, now: bool) -> str:
@@ -81,7 +100,7 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     return f"{name}: will save and stop after its step. See it with: shoal status {name}"
 
 
-def _kind(recipe: Recipe) -> JobKind:
+def kind_of(recipe: Recipe) -> JobKind:
     """The scheduler of a recipe. Raises `RecipeError` when its runs are no jobs."""
     kind = recipe.cluster.kind
     if kind == "local" or kind == "ray":
@@ -92,7 +111,7 @@ def _kind(recipe: Recipe) -> JobKind:
     return kind
 
 
-def _submission(recipe: Recipe, run_dir: Path) -> Submission:
+def submission(recipe: Recipe, run_dir: Path) -> Submission:
     # The command that runs this very installation.
     return Submission(
         recipe=recipe, run_dir=run_dir, shoal=str(Path(sys.executable).parent / "shoal")
