@@ -11,7 +11,11 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cluster.job import Job, JobState
+from cluster.job_words import EXCLUDE_FILE
 from cluster.schedulers import scheduler
+from cluster.slurm.exclusion import Exclusion
+from launcher import runs
+from launcher.terminal import Display
 from recipes.files import write_whole
 
 _FILE = "job.json"
@@ -19,6 +23,15 @@ _FILE = "job.json"
 
 def note(run_dir: Path, job: Job) -> None:
     write_whole(run_dir / _FILE, json.dumps(asdict(job)) + "\n")
+
+
+def note_exclusion(run_dir: Path, found: Exclusion, display: Display) -> None:
+    """Tell which nodes a job is not to get again, the job's script too; or why it may."""
+    if found.every:
+        write_whole(run_dir / EXCLUDE_FILE, f"{found.every}\n")
+    display.line(found.why)
+    kind = "excluded" if found.every else "not_excluded"
+    runs.append_event(run_dir, kind, {"nodes": list(found.bad), "why": found.why})
 
 
 def job_of(run_dir: Path) -> Job | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster.job_words import STATUS_FILE
 from cluster.slurm.membership import Membership
 from launcher import runs
-from launcher.jobs import last_turn
+from launcher.jobs import last_turn, note_exclusion
 from launcher.terminal import open_display
 from recipes.errors import ClusterError, ShoalError
 from recipes.files import write_whole
@@ -45,9 +45,11 @@ def _noted(run_dir: Path, drive: Callable[[], None]) -> None:
 
 
 def _lend(run_dir: Path, membership: Membership) -> None:
-    from cluster.slurm.allocation import lend
+    from cluster.slurm.allocation import lend, queue_again
 
     # What ends a run ends its nodes by way of the first.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     with open_display() as display:
-        lend(membership, load(run_dir / "recipe.yaml").recipe.cluster, display.line)
+        recipe = load(run_dir / "recipe.yaml").recipe
+        if not lend(membership, recipe.cluster, display.line):
+            queue_again(membership, lambda found: note_exclusion(run_dir, found, display))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.job import JobState, Phase
@@ -10,10 +11,25 @@ from recipes.errors import ClusterError
 
 _TIMEOUT_S = 60.0
 _FORMAT = "%T|%r|%N"
+_NODE = "%N|%T|%c|%m|%f|%G"
 
 # By SLURM's own words (squeue(1), JOB STATE CODES).
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmNode:
+    """A node as SLURM sees it."""
+
+    name: str
+    state: str
+    """SLURM's own word, such as idle, or down* for one that does not answer."""
+    cpus: int
+    memory_mb: int
+    features: frozenset[str]
+    resources: str
+    """Generic ones, such as gpu:a100:8."""
 
 
 def submit(script: Path) -> str:
@@ -83,3 +99,54 @@ def queue_again(job: str) -> None:
         run(["scontrol", "requeue", job], timeout_s=_TIMEOUT_S)
     except CommandError as error:
         raise ClusterError(f"slurm: job {job} cannot be queued again: {_said(error)}") from error
+
+
+def exclude(job: str, nodes: str) -> None:
+    """Leave nodes out of what a job may get, in place of those left out before. SLURM 22.05 takes
+    it only of jobs that wait: after `queue_again`. Raises `ClusterError`."""
+    try:
+        run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"], timeout_s=_TIMEOUT_S)
+    except CommandError as error:
+        raise ClusterError(
+            f"slurm: job {job} does not leave out {nodes}: {_said(error)}"
+        ) from error
+
+
+def describe(job: str) -> dict[str, str]:
+    """What SLURM says of a job, by its own keys: JobState, Restarts, Partition, ExcNodeList, …
+
+    Raises `ClusterError` when SLURM cannot be asked, or has forgotten the job.
+    """
+    told = _told(["scontrol", "--oneliner", "show", "job", job])
+    pairs = (word.partition("=") for word in told.split())
+    return {key: value for key, equals, value in pairs if equals and value != "(null)"}
+
+
+def names_of(nodes: str) -> list[str]:
+    """The names in a list as SLURM writes it, such as `n[1-3],login`. Raises `ClusterError`."""
+    return _told(["scontrol", "show", "hostnames", nodes]).split() if nodes else []
+
+
+def nodes_of(partition: str) -> list[SlurmNode]:
+    """The nodes of a partition. Raises `ClusterError`."""
+    asked = ["sinfo", "--noheader", "--Node", f"--partition={partition}", f"--format={_NODE}"]
+    found = []
+    for line in _told(asked).splitlines():
+        name, state, cpus, memory, features, resources = line.split("|")
+        node = SlurmNode(
+            name=name,
+            state=state,
+            cpus=int(cpus),
+            memory_mb=int(memory),
+            features=frozenset(features.split(",")),
+            resources=resources,
+        )
+        found.append(node)
+    return found
+
+
+def _told(command: list[str]) -> str:
+    try:
+        return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
+    except CommandError as error:
+        raise ClusterError(f"slurm: cannot be asked: {_said(error)}") from error
