@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,9 @@ class Scheduler(Protocol):
 
     def state(self, job: Job) -> JobState:
         """How a job is now; unknown when the scheduler has forgotten it."""
+
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        """How several jobs are now, in their order, asked for together where that is possible."""
 
     def cancel(self, job: Job) -> None:
         """End a job at once, waiting or not."""

@@ -103,7 +103,7 @@ def ps(
     from launcher import looking, runs
     from launcher.terminal import open_display
 
-    seen = [looking.see(storage / name) for name in runs.names(storage)]
+    seen = looking.see_all([storage / name for name in runs.names(storage)])
     if not seen:
         typer.echo(f"There are no runs in {storage}")
         return

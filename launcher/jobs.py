@@ -44,9 +44,23 @@ def job_of(run_dir: Path) -> Job | None:
 
 def state_of(run_dir: Path) -> JobState:
     """What runs a run: its job, or a shoal on some machine that holds its lock."""
-    job = job_of(run_dir)
-    if job is not None:
-        return scheduler(job.kind).state(job)
+    return states_of([run_dir])[0]
+
+
+def states_of(run_dirs: Sequence[Path]) -> list[JobState]:
+    """What runs each of several runs; a scheduler is asked once for all of its jobs."""
+    found = [job_of(run_dir) for run_dir in run_dirs]
+    told: dict[Job, JobState] = {}
+    for kind in {job.kind for job in found if job is not None}:
+        own = [job for job in found if job is not None and job.kind == kind]
+        told |= zip(own, scheduler(kind).states(own), strict=True)
+    return [
+        told[job] if job is not None else _state_here(run_dir)
+        for run_dir, job in zip(run_dirs, found, strict=True)
+    ]
+
+
+def _state_here(run_dir: Path) -> JobState:
     lock = FileLock(run_dir / ".lock")
     try:
         with lock.acquire(timeout=0):

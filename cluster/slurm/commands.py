@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from cluster.process import CommandError, run
 from recipes.errors import ClusterError
 
 _TIMEOUT_S = 60.0
-_FORMAT = "%T|%r|%N"
+_FORMAT = "%i|%T|%r|%N"
 _NODE = "%N|%T|%c|%m|%f|%G"
 
 # By SLURM's own words (squeue(1), JOB STATE CODES).
@@ -48,23 +49,29 @@ def _said(error: CommandError) -> str:
     return " ".join(lines)
 
 
-def state(job: str) -> JobState:
-    """What SLURM says of a job now; unknown when it has forgotten it, as it does after a while.
+def states(jobs: Sequence[str]) -> list[JobState]:
+    """What SLURM says of jobs now, in their order; unknown when it has forgotten one, as it does
+    after a while.
 
     Raises `ClusterError` when SLURM cannot be asked.
     """
-    asked = _ask(["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={_FORMAT}"])
-    if asked:
-        word, why, nodes = asked.splitlines()[0].split("|")
-        return JobState(
-            phase=_phase(word), word=word, why="" if why == "None" else why, nodes=nodes
-        )
-    # Accounting lags behind a job's end by a second or two, and not every cluster has it.
-    kept = _ask(["sacct", "--noheader", "--parsable2", "-X", f"--jobs={job}", "--format=State"])
-    if kept:
-        word = kept.splitlines()[0].split(" ")[0]
-        return JobState(phase=_phase(word), word=word)
-    return JobState(phase="unknown")
+    asked = ",".join(jobs)
+    found: dict[str, JobState] = {}
+    # Waiting tasks of an array would be one line: --array.
+    queue = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={asked}"]
+    for line in _ask([*queue, f"--format={_FORMAT}"]).splitlines():
+        job, word, why, nodes = line.split("|")
+        why = "" if why == "None" else why
+        found[job] = JobState(phase=_phase(word), word=word, why=why, nodes=nodes)
+    forgotten = [job for job in jobs if job not in found]
+    if forgotten:
+        # Accounting lags behind a job's end by a second or two, and not every cluster has it.
+        kept = ["sacct", "--noheader", "--parsable2", "-X", f"--jobs={','.join(forgotten)}"]
+        for line in _ask([*kept, "--format=JobID,State"]).splitlines():
+            job, told = line.split("|")
+            word = told.split(" ")[0]  # CANCELLED by 1000
+            found[job] = JobState(phase=_phase(word), word=word)
+    return [found.get(job, JobState(phase="unknown")) for job in jobs]
 
 
 def _phase(word: str) -> Phase:
@@ -74,7 +81,7 @@ def _phase(word: str) -> Phase:
 
 
 def _ask(command: list[str]) -> str:
-    """What a command prints; nothing when SLURM does not know the job, or keeps no account."""
+    """What a command prints; nothing when SLURM knows none of the jobs, or keeps no account."""
     try:
         return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
     except CommandError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.job import Job, JobState, Submission, Sweep
@@ -43,7 +44,10 @@ class Slurm:
         return [Job(kind="slurm", id=f"{array}_{n}") for n in range(len(sweep.submissions))]
 
     def state(self, job: Job) -> JobState:
-        return commands.state(job.id)
+        return self.states([job])[0]
+
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        return commands.states([job.id for job in jobs])
 
     def cancel(self, job: Job) -> None:
         commands.cancel(job.id)
