@@ -30,11 +30,23 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Runs that are handed in together."""
+
+    submissions: tuple[Submission, ...]
+    folder: Path
+    """For what belongs to none of the runs alone."""
+    at_most: int | None
+    """How many may run at the same time; None when all may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The job that runs a run, or ran it last."""
 
     kind: JobKind
     id: str
+    """As the scheduler's commands take it; of a run of a sweep in SLURM, such as 4711_2."""
     address: str = ""
     """Whom to ask for it, where there may be several."""
 

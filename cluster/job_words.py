@@ -9,6 +9,9 @@ PREEMPTED, BY_PERSON = "preempted", "interrupted"
 STATUS_FILE = ".status"
 """Holds the run's exit status, once it has ended."""
 
+EXCLUDE_FILE = ".exclude"
+"""Holds the nodes that the job is not to get again, if any, as the scheduler writes them."""
+
 ASK_AGAIN = 75
 """Exit status of a run that was stopped from outside and should be resumed (sysexits' TEMPFAIL)."""
 

@@ -29,6 +29,12 @@ def own_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def name_of(node: str) -> str | None:
+    """The name of a node by Ray's id, also of one that is gone: in a job its scheduler's, elsewhere
+    its address."""
+    return next((str(one["NodeName"]) for one in ray.nodes() if one["NodeID"] == node), None)
+
+
 def workers_that_fit(cluster: Cluster, *, gpu: bool, avoid: Collection[str] = ()) -> int:
     """Workers that the free resources of the nodes hold, nodes to `avoid` (Ray's ids) left out."""
     needed = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if gpu else {})

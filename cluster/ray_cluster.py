@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from cluster.inside import is_inside
 from cluster.ray_node import OBJECT_STORE_BYTES, QUIET, end_all
 from cluster.slurm.allocation import Head
+from cluster.slurm.exclusion import Exclusion
 from cluster.slurm.membership import Membership
 from recipes.cluster import AUTO_ADDRESS, Cluster
 from recipes.errors import ClusterError
@@ -54,6 +55,13 @@ class Connection(Protocol):
 
     def is_lost(self) -> bool:
         """Whether a Ray that was started here has died, and with it all that ran on it."""
+
+    def gone(self) -> Collection[str]:
+        """Nodes of a job, by their names, that have come and are here no more."""
+
+    def leave_out(self, bad: Collection[str]) -> Exclusion | None:
+        """Whether nodes, by their names, can be left out when this job is queued again; None when
+        there is nothing to leave out. Raises `ClusterError` when the scheduler cannot be asked."""
 
 
 @contextmanager
@@ -135,6 +143,12 @@ class LocalRay:
     def is_lost(self) -> bool:
         return not all(_lives(process) for process in self._vital)
 
+    def gone(self) -> Collection[str]:
+        return ()
+
+    def leave_out(self, bad: Collection[str]) -> Exclusion | None:
+        return None
+
 
 class ExistingRay:
     """A cluster that was there before."""
@@ -153,6 +167,12 @@ class ExistingRay:
 
     def is_lost(self) -> bool:
         return False
+
+    def gone(self) -> Collection[str]:
+        return ()
+
+    def leave_out(self, bad: Collection[str]) -> Exclusion | None:
+        return None
 
 
 def _lives(process: psutil.Process) -> bool:

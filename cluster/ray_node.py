@@ -43,6 +43,8 @@ _ENVIRONMENT = {
 class NodeOptions:
     """How Ray is started on a node."""
 
+    name: str
+    """Of the node, as its scheduler calls it; Ray keeps it as NodeName."""
     address: str
     """Of the node, by which the others reach it."""
     num_cpus: int
@@ -113,6 +115,7 @@ def command(options: NodeOptions, head: str | None) -> list[str]:
         "start",
         *role,
         "--block",
+        f"--node-name={options.name}",
         f"--node-ip-address={options.address}",
         f"--num-cpus={options.num_cpus}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cluster.job import Job, JobKind, JobState, Submission
+from cluster.job import Job, JobKind, JobState, Submission, Sweep
 from cluster.ray_jobs.scheduler import RayJobs
 from cluster.slurm.scheduler import Slurm
 
@@ -20,8 +21,20 @@ class Scheduler(Protocol):
     def submit(self, submission: Submission) -> Job:
         """Hand a run in."""
 
+    def show_sweep(self, sweep: Sweep) -> str:
+        """What `submit_sweep` would hand in, for a person to read."""
+
+    def submit_sweep(self, sweep: Sweep) -> list[Job]:
+        """Hand several runs in together: their jobs, in the same order.
+
+        Raises `RecipeError`, as `show_sweep` does, when this scheduler cannot take them together.
+        """
+
     def state(self, job: Job) -> JobState:
         """How a job is now. One that the scheduler does not know any more has ended."""
+
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        """How several jobs are now, in their order, asked for together where that is possible."""
 
     def cancel(self, job: Job) -> None:
         """End a job that waits, or end it as fast as the scheduler does."""

@@ -6,7 +6,7 @@ import dataclasses
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ from cluster.ray_cluster import Connection, resources, uses_gpu
 from launcher import runs
 from launcher.drive import Crew, drive
 from launcher.faults import AttemptFailedError
-from launcher.policy import Decision, Fault, choose_workers, decide
+from launcher.jobs import note_exclusion
+from launcher.policy import Decision, Fault, blamed, choose_workers, decide
 from launcher.signals import Wishes, noted
 from launcher.terminal import Display, seconds_text
 from recipes.errors import ClusterError, NodesLostError, StorageError, TrainingError
@@ -36,6 +37,7 @@ _STOPPING = {
     "grow": "There is room for more workers: saving, then going on with them",
 }
 _REGROUP = ("draining", "grow")
+_QUEUED_AGAIN = ("preempted", "deadline")
 # The resources of an attempt that ended come back in a moment: no reason for a smaller crew.
 _SETTLE_S = 10.0
 _ASK_S = 1.0
@@ -63,6 +65,27 @@ class _Attempts:
         self.unwritten: deque[dict[str, Any]] = deque()
 
     def run(self) -> dict[str, Any]:
+        try:
+            result = self._run()
+        except NodesLostError:
+            self._leave_out({*blamed(self.faults), *self.connection.gone()})
+            raise
+        if result["why"] in _QUEUED_AGAIN and result["stopped"]:
+            self._leave_out(blamed(self.faults))
+        return result
+
+    def _leave_out(self, bad: Collection[str]) -> None:
+        """Nodes that the job is not to get when it is queued again."""
+        if not bad:
+            return
+        try:
+            found = self.connection.leave_out(bad)
+            if found is not None:
+                note_exclusion(self.job.run_dir, found, self.display)
+        except (ClusterError, StorageError) as error:  # it may well do without
+            self.display.line(f"Not left out: {', '.join(sorted(bad))}. {error}")
+
+    def _run(self) -> dict[str, Any]:
         while True:
             crew = self._crew()
             self._claim()
@@ -124,9 +147,11 @@ class _Attempts:
         self._claim()
         checkpoint = self._newest()
         saved = read_position(checkpoint).step if checkpoint is not None else 0
-        fault = dataclasses.replace(failed.fault, saved=saved)
-        self.faults.append(fault)
         lost = self.connection.is_lost()
+        fault = dataclasses.replace(
+            failed.fault, saved=saved, node_name=self._name_of(failed.fault.node, lost=lost)
+        )
+        self.faults.append(fault)
         decision = decide(self.faults, self.limits, 1 if lost else nodes.num_nodes())
         self._note("fault", {**dataclasses.asdict(fault), **_as_details(decision)})
         if decision.action == "stop":
@@ -148,6 +173,9 @@ class _Attempts:
         self.job = dataclasses.replace(
             self.job, resume_from=checkpoint, skip=(*self.job.skip, *decision.skip)
         )
+
+    def _name_of(self, node: str | None, *, lost: bool) -> str | None:
+        return nodes.name_of(node) if node is not None and not lost else None
 
     def _claim(self) -> None:
         """From now on nothing but the next attempt writes into the run. Waits while it cannot be

@@ -23,7 +23,7 @@ from cluster.ray_cluster import Connection
 from launcher.faults import AttemptFailedError, Whereabouts, fault_of
 from launcher.log_files import rank_log
 from launcher.mailbox import MailboxReporter, open_mailbox, start_beating
-from launcher.policy import Fault, must_stop
+from launcher.policy import Fault, means_the_limit, must_stop
 from launcher.signals import Wishes
 from launcher.watch import Watch
 from recipes.errors import ClusterError, TrainingError
@@ -149,8 +149,10 @@ class _Attempt:
         if self.wishes.count and not self.wishes.preempted:
             return "interrupted"
         end = _end_of_allocation()
-        if self.wishes.preempted and self._soon(end):
-            return "preempted"
+        if self.wishes.preempted:
+            signal_s = self.job.recipe.slurm.signal_s
+            if not means_the_limit(time.time(), end, signal_s) or self._soon(end):
+                return "preempted"
         if end is not None and self._soon(end):
             return "deadline"
         now = time.monotonic()

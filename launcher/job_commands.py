@@ -10,6 +10,7 @@ import typer
 from cluster.job_words import INTERRUPTED
 from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
 from launcher.exits import exit_as, interruptible, status_of
+from recipes.errors import RecipeError
 from recipes.load import load
 
 if TYPE_CHECKING:
@@ -25,10 +26,22 @@ def submit(
     only_show: Annotated[
         bool, typer.Option("--dry-run", help="Show the script that would be submitted.")
     ] = False,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,C", help="A run for each value; given again, for each pair."),
+    ] = None,
+    at_most: Annotated[
+        int | None, typer.Option(help="Runs of a sweep that go on at the same time.", min=1)
+    ] = None,
 ) -> None:
-    """Submit a run to the scheduler that cluster.kind names, and tell its name."""
+    """Submit a run, or the runs of a sweep, to the scheduler that cluster.kind names."""
     from launcher import submit as submitting
 
+    if sweep:
+        _submit_sweep(recipe, overrides or [], sweep, at_most, only_show=only_show)
+        return
+    if at_most is not None:
+        raise RecipeError("--at-most: is for a sweep; name its values with --sweep KEY=A,B,C")
     loaded = load(recipe, overrides or [])
     if only_show:
         typer.echo(submitting.dry_run(loaded), nl=False)
@@ -36,6 +49,28 @@ def submit(
     run_dir, job = submitting.submit(loaded)
     typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {run_dir}")
     typer.echo(f"Follow it with: shoal logs -f {run_dir.name}")
+
+
+def _submit_sweep(
+    recipe: str, overrides: list[str], sweeps: list[str], at_most: int | None, *, only_show: bool
+) -> None:
+    from launcher import sweep
+    from launcher.terminal import open_display
+    from recipes.sweep import members
+
+    found = members(recipe, overrides, sweeps)
+    if only_show:
+        typer.echo(sweep.dry_run(found, at_most), nl=False)
+        return
+    submitted = sweep.submit(found, at_most)
+    rows = [
+        [run_dir.name, job.id, *member.changes.values()]
+        for member, (run_dir, job) in zip(found, submitted, strict=True)
+    ]
+    first, job = submitted[0]
+    title = f"Submitted {len(found)} runs to {job.kind}; they lie in {first.parent}"
+    open_display().table(title, ["run", "job", *found[0].changes], rows)
+    typer.echo(f"See them with: shoal ps; follow one with: shoal logs -f {first.name}")
 
 
 def wait_for_job(run_dir: Path, job: Job) -> None:
@@ -68,7 +103,7 @@ def ps(
     from launcher import looking, runs
     from launcher.terminal import open_display
 
-    seen = [looking.see(storage / name) for name in runs.names(storage)]
+    seen = looking.see_all([storage / name for name in runs.names(storage)])
     if not seen:
         typer.echo(f"There are no runs in {storage}")
         return

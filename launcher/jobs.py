@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cluster.job import Job, JobState
-from cluster.job_words import ASK_AGAIN, INTERRUPTED
+from cluster.job import Job, JobKind, JobState
+from cluster.job_words import ASK_AGAIN, EXCLUDE_FILE, INTERRUPTED
 from cluster.schedulers import scheduler
+from cluster.slurm.exclusion import Exclusion
 from launcher import runs
+from launcher.terminal import Display
 from recipes.errors import ClusterError, ShoalError
 from recipes.files import write_whole
 
@@ -24,6 +26,15 @@ _KEY = ".key"
 
 def note(run_dir: Path, job: Job) -> None:
     write_whole(run_dir / FILE, json.dumps(asdict(job)) + "\n")
+
+
+def note_exclusion(run_dir: Path, found: Exclusion, display: Display) -> None:
+    """Tell which nodes a job is not to get again, the job's script too; or why it may."""
+    if found.every:
+        write_whole(run_dir / EXCLUDE_FILE, f"{found.every}\n")
+    display.line(found.why)
+    kind = "excluded" if found.every else "not_excluded"
+    runs.append_event(run_dir, kind, {"nodes": list(found.bad), "why": found.why})
 
 
 def job_of(run_dir: Path) -> Job | None:
@@ -48,13 +59,31 @@ def set_key(run_dir: Path, key: str) -> None:
 
 def state_of(run_dir: Path) -> JobState:
     """What runs a run: its job, or a shoal on some machine that holds its lock."""
-    job = job_of(run_dir)
-    if job is not None:
-        try:
-            return scheduler(job.kind).state(job)
-        except ClusterError as error:
-            # Runs of other places are still worth telling.
-            return JobState(phase="unknown", why=str(error))
+    return states_of([run_dir])[0]
+
+
+def states_of(run_dirs: Sequence[Path]) -> list[JobState]:
+    """What runs each of several runs; a scheduler is asked once for all of its jobs."""
+    found = [job_of(run_dir) for run_dir in run_dirs]
+    told: dict[Job, JobState] = {}
+    for kind in {job.kind for job in found if job is not None}:
+        own = [job for job in found if job is not None and job.kind == kind]
+        told |= zip(own, _states(kind, own), strict=True)
+    return [
+        told[job] if job is not None else _state_here(run_dir)
+        for run_dir, job in zip(run_dirs, found, strict=True)
+    ]
+
+
+def _states(kind: JobKind, own: Sequence[Job]) -> list[JobState]:
+    try:
+        return scheduler(kind).states(own)
+    except ClusterError as error:
+        # Runs of other places are still worth telling.
+        return [JobState(phase="unknown", why=str(error))] * len(own)
+
+
+def _state_here(run_dir: Path) -> JobState:
     lock = FileLock(run_dir / ".lock")
     try:
         with lock.acquire(timeout=0):

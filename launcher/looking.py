@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster.job import Job
+from cluster.job import Job, JobState
 from cluster.schedulers import scheduler
 from launcher import jobs, runs
 from launcher.jobs import Told
@@ -54,6 +54,16 @@ COLUMNS = ("run", "place", "state", "step", "loss", "changed")
 
 def see(run_dir: Path) -> Seen:
     """Look at a run. Raises `ClusterError` when its scheduler cannot be asked."""
+    return see_all([run_dir])[0]
+
+
+def see_all(run_dirs: Sequence[Path]) -> list[Seen]:
+    """Look at several runs. Raises `ClusterError` when a scheduler cannot be asked."""
+    states = jobs.states_of(run_dirs)
+    return [_seen(run_dir, state) for run_dir, state in zip(run_dirs, states, strict=True)]
+
+
+def _seen(run_dir: Path, state: JobState) -> Seen:
     events = runs.read_events(run_dir)
     last = next(iter(read_steps(run_dir / "metrics.jsonl")[-1:]), {})
     files = [
@@ -63,7 +73,7 @@ def see(run_dir: Path) -> Seen:
     return Seen(
         name=run_dir.name,
         job=jobs.job_of(run_dir),
-        told=jobs.told(jobs.state_of(run_dir), events),
+        told=jobs.told(state, events),
         step=last.get("step"),
         loss=last.get("loss"),
         changed=datetime.fromtimestamp(changed, UTC),

@@ -31,9 +31,11 @@ def work_as_node(
 
 
 def _lend(run_dir: Path, membership: Membership) -> None:
-    from cluster.slurm.allocation import lend
+    from cluster.slurm.allocation import lend, queue_again
 
     # What ends a run ends its nodes by way of the first.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     with open_display() as display:
-        lend(membership, load(run_dir / "recipe.yaml").recipe.cluster, display.line)
+        recipe = load(run_dir / "recipe.yaml").recipe
+        if not lend(membership, recipe.cluster, display.line):
+            queue_again(membership, lambda found: jobs.note_exclusion(run_dir, found, display))

@@ -26,6 +26,8 @@ _MACHINE: tuple[Kind, ...] = ("worker", "node", "hang")
 # The same work fails the same way: once more tells whether it was the machine.
 _REPEATABLE: tuple[Kind, ...] = ("memory", "code")
 _STRIKES = 2
+# sbatch(1), --signal: "may be sent up to 60 seconds earlier than specified".
+_SIGNAL_EARLY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class Fault:
     """Step of the newest checkpoint there is."""
     node: str | None = None
     """The node it happened on, by Ray's id."""
+    node_name: str | None = None
+    """The same node by its scheduler's name, if it is known."""
     batches: tuple[int, ...] = ()
     """Batches to leave out, for a bad loss."""
 
@@ -124,6 +128,20 @@ def _bad_nodes(faults: Sequence[Fault]) -> frozenset[str]:
     return frozenset(node for node, count in strikes.items() if node and count >= _STRIKES)
 
 
+def blamed(faults: Sequence[Fault]) -> frozenset[str]:
+    """Nodes, by name, that a job had better not get again: those that were lost or hung, that are
+    avoided already, or on which a process has died since the last checkpoint."""
+    recent = faults[len(faults) - _without_progress(faults) :]
+    avoided = _bad_nodes(faults)
+    return frozenset(
+        fault.node_name
+        for fault in faults
+        if fault.node_name
+        and fault.kind in _MACHINE
+        and (fault.kind in ("node", "hang") or fault.node in avoided or fault in recent)
+    )
+
+
 def choose_workers(least: int, most: int, fits: int, micro_batches: int) -> int | None:
     """How many workers to start when `fits` have room; None when too few have.
 
@@ -133,6 +151,12 @@ def choose_workers(least: int, most: int, fits: int, micro_batches: int) -> int 
     useful = most if least == most else max(least, min(most, micro_batches))
     chosen = min(useful, fits)
     return chosen if chosen >= least else None
+
+
+def means_the_limit(now: float, end: float | None, signal_s: float) -> bool:
+    """Whether a scheduler's signal tells that a job's time limit (s since 1970) is near. One that
+    comes earlier is for a more urgent job, and nobody says how long that will wait."""
+    return end is not None and end - now <= signal_s + _SIGNAL_EARLY_S
 
 
 def must_stop(now: float, deadline: float | None, step_s: float, save_s: float) -> bool:

@@ -20,10 +20,10 @@ _LOOK_S = 0.5
 _SIGNALS = {PREEMPTED: signal.SIGUSR1, BY_PERSON: signal.SIGINT}
 
 
-def ask_to_stop(run_dir: Path) -> None:
-    """Ask whoever drives a run to save and stop. Raises `StorageError`."""
+def ask_to_stop(run_dir: Path, word: str = BY_PERSON) -> None:
+    """Ask whoever drives a run to save and stop; `word` is who wants it. Raises `StorageError`."""
     try:
-        (run_dir / STOP_FILE).write_text(f"{BY_PERSON}\n", encoding="utf-8")
+        (run_dir / STOP_FILE).write_text(f"{word}\n", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{run_dir / STOP_FILE}: cannot be written: {error}") from error
 

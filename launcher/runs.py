@@ -6,7 +6,7 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,14 +124,22 @@ def check_same(run_dir: Path, recipe: Recipe) -> None:
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(
+    run_dir: Path, *, patience_s: float = 0.0, ask: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Nobody else drives this run meanwhile. The lock ends with the process, however it ends.
 
-    Raises `StorageError` when somebody does.
+    Raises `StorageError` when somebody still does after `patience_s`; `ask`, if given, is to move
+    them.
     """
     lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:
+            if ask is not None:
+                ask()
+            lock.acquire(timeout=patience_s)
     except Timeout:
         raise StorageError(
             f"{run_dir}: another shoal is running it. Wait for it, or stop it first"

@@ -16,13 +16,14 @@ from adapters.base_ref import base_ref, locate
 from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
 from cluster.inside import is_inside
+from cluster.job_words import PREEMPTED
 from launcher import runs
 from launcher.following import followed
 from launcher.plan import record
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
-from launcher.requests import forget, heard
+from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
 from recipes import address, resolved
 from recipes.errors import CheckpointError, DataError, NodesLostError, ShoalError, StorageError
@@ -33,6 +34,9 @@ from recipes.recipe import Recipe
 if TYPE_CHECKING:
     from cluster.ray_cluster import Connection
     from trainer.job import Job
+
+
+_EARLIER_START_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,7 @@ def _run(
         if not is_inside():  # a job's script does so before a scheduler may ask for anything
             forget(run_dir)
         with (
-            runs.locked(run_dir),
+            _driven(run_dir, display),
             followed(run_dir, display),
             heard(run_dir),
             _recorded(run_dir, loaded, is_new=earlier is None),
@@ -141,6 +145,32 @@ def _run(
         before=runs.read_evaluation(run_dir, "before"),
         after=result["after"],
     )
+
+
+@contextmanager
+def _driven(run_dir: Path, display: Display) -> Iterator[None]:
+    """Nobody else drives this run meanwhile.
+
+    SLURM that loses sight of a node queues its job again, while the start that it has lost goes on
+    there. That one is asked to save and stop, as for a more urgent job.
+    """
+    if not is_inside():
+        with runs.locked(run_dir):
+            yield
+        return
+
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        asked = True
+        display.line("Waiting for an earlier start of this job, which still runs, to save and stop")
+        ask_to_stop(run_dir, PREEMPTED)
+
+    with runs.locked(run_dir, patience_s=_EARLIER_START_S, ask=ask):
+        if asked:
+            forget(run_dir)
+        yield
 
 
 def _check_shared(storage: str, cache: Path) -> None:

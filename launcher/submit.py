@@ -23,20 +23,23 @@ from recipes.recipe import Recipe
 def dry_run(loaded: LoadedRecipe) -> str:
     """What would be submitted: a script, or a job, as its scheduler takes it."""
     recipe = loaded.recipe
-    storage = Path(recipe.storage.path)
-    free = next(own for own in run_names.numbered(recipe.name) if not (storage / own).exists())
-    submission = _submission(loaded, storage / free, key=uuid.uuid4().hex)
+    ready = submission(loaded, free_folder(recipe))
     if recipe.cluster.kind == "kuberay":
-        return manifest(submission)
-    return scheduler(_kind(recipe)).show(submission)
+        return manifest(ready)
+    return scheduler(kind_of(recipe)).show(ready)
+
+
+def free_folder(recipe: Recipe) -> Path:
+    """The folder that the next run of a recipe would get."""
+    storage = Path(recipe.storage.path)
+    names = run_names.numbered(recipe.name)
+    return next(storage / own for own in names if not (storage / own).exists())
 
 
 def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
     recipe = loaded.recipe
-    if _kind(recipe) == "slurm":  # other clusters' files are not seen from here
-        find_sources(recipe.data, Path(recipe.storage.cache))
-    runs.check_writable(recipe.storage.path)
+    check(recipe)
     run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
     try:
         return run_dir, _submit(loaded, run_dir)
@@ -45,10 +48,17 @@ def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
         raise
 
 
+def check(recipe: Recipe) -> None:
+    """Raises a `ShoalError` for what can be known to be wrong with a run before it is handed in."""
+    if kind_of(recipe) == "slurm":  # other clusters' files are not seen from here
+        find_sources(recipe.data, Path(recipe.storage.cache))
+    runs.check_writable(recipe.storage.path)
+
+
 def submit_again(run_dir: Path, overrides: list[str]) -> Job:
     """Submit a run that was stopped, to go on from its newest checkpoint."""
     loaded = load(run_dir / "recipe.yaml", overrides)
-    _kind(loaded.recipe)
+    kind_of(loaded.recipe)
     runs.check_same(run_dir, loaded.recipe)
     state = jobs.state_of(run_dir)
     if state.phase in ("queued", "running"):
@@ -59,18 +69,28 @@ def submit_again(run_dir: Path, overrides: list[str]) -> Job:
 
 
 def _submit(loaded: LoadedRecipe, run_dir: Path) -> Job:
-    requests.forget(run_dir)
-    write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
-    submission = _submission(loaded, run_dir, key=jobs.key_of(run_dir))
-    runs.append_event(run_dir, "submitted", {"kind": loaded.recipe.cluster.kind})
+    make_ready(loaded, run_dir)
     try:
-        job = scheduler(_kind(loaded.recipe)).submit(submission)
+        job = scheduler(kind_of(loaded.recipe)).submit(submission(loaded, run_dir))
     except ClusterError as error:
         runs.append_event(run_dir, "failed", {"error": str(error)})
         raise
+    note(run_dir, job)
+    return job
+
+
+def make_ready(loaded: LoadedRecipe, run_dir: Path) -> None:
+    """What a job of this run will read, and that it was handed in: a job may begin before it is
+    known here. What was asked of an earlier one is forgotten."""
+    requests.forget(run_dir)
+    write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
+    runs.append_event(run_dir, "submitted", {"kind": loaded.recipe.cluster.kind})
+
+
+def note(run_dir: Path, job: Job) -> None:
+    """That a run was handed in, as this job."""
     jobs.note(run_dir, job)
     open_mirror(run_dir).push("recipe.yaml", "events.jsonl", jobs.FILE)
-    return job
 
 
 def stop_run(run_dir: Path, *, now: bool) -> str:
@@ -101,7 +121,7 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     return f"{name}: will save and stop after its step. See it with: shoal status {name}"
 
 
-def _kind(recipe: Recipe) -> JobKind:
+def kind_of(recipe: Recipe) -> JobKind:
     """The scheduler of a recipe. Raises `RecipeError` when its runs are no jobs."""
     kind = recipe.cluster.kind
     if kind == "kuberay":
@@ -117,14 +137,15 @@ def _kind(recipe: Recipe) -> JobKind:
     return kind
 
 
-def _submission(loaded: LoadedRecipe, run_dir: Path, *, key: str) -> Submission:
+def submission(loaded: LoadedRecipe, run_dir: Path) -> Submission:
+    """What a scheduler gets for a run; one whose folder is not there yet is only to be shown."""
     # A cache that nobody has named is the cluster's own.
     unnamed = ["storage.cache"] if loaded.origins["storage.cache"] == DEFAULT else []
     return Submission(
         recipe=loaded.recipe,
         resolved=resolved.to_yaml(loaded, without=unnamed),
         run_dir=run_dir,
-        key=key,
+        key=jobs.key_of(run_dir) if run_dir.is_dir() else uuid.uuid4().hex,
         # The command that runs this very installation.
         shoal=str(Path(sys.executable).parent / "shoal"),
         version=version("shoal"),

@@ -114,10 +114,11 @@ def _leaves(tree: Mapping[str, Any], problems: list[Problem]) -> Iterator[tuple[
                     Problem(path=path, value=value, message="is a section, not a value")
                 )
         else:
-            problems.append(_unknown(path))
+            problems.append(unknown(path))
 
 
-def _unknown(path: str) -> Problem:
+def unknown(path: str) -> Problem:
+    """The problem that a path is no key."""
     section, dot, name = path.partition(".")
     if not dot:
         known = [*schema.sections(), *(p for p in schema.fields() if "." not in p)]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import shlex
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.job import Job, JobState, Phase, Submission
+from cluster.job import Job, JobState, Phase, Submission, Sweep
 from cluster.ray_jobs import client
 from cluster.ray_jobs.ticket import Ticket
+from recipes.errors import ClusterError, RecipeError
 from recipes.readable_yaml import to_yaml
 
+_NO_SWEEPS = (
+    "--sweep: Ray has no job arrays: all runs would begin at once and wait for each other's "
+    "workers. Submit them one after the other, or use cluster.kind=slurm"
+)
 _PHASES: dict[str, Phase] = {"PENDING": "queued", "RUNNING": "running"}
 
 
@@ -49,6 +55,25 @@ class RayJobs:
             why=_last_line(details.message) if word == "FAILED" else "",
             exit_status=details.driver_exit_code,
         )
+
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        found = []
+        silent: dict[str, str] = {}
+        for job in jobs:
+            if job.address not in silent:
+                try:
+                    found.append(self.state(job))
+                    continue
+                except ClusterError as error:
+                    silent[job.address] = str(error)
+            found.append(JobState(phase="unknown", why=silent[job.address]))
+        return found
+
+    def show_sweep(self, sweep: Sweep) -> str:
+        raise RecipeError(_NO_SWEEPS)
+
+    def submit_sweep(self, sweep: Sweep) -> list[Job]:
+        raise RecipeError(_NO_SWEEPS)
 
     def cancel(self, job: Job) -> None:
         client.stop(job.address, job.id)

@@ -7,14 +7,16 @@ first node goes away.
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import ray
 
 from cluster.ray_node import QUIET, NodeOptions, RayNode, address_of_interface
 from cluster.slurm import commands
+from cluster.slurm.exclusion import Exclusion, exclusion, is_current
 from cluster.slurm.membership import Membership
 from cluster.slurm.rendezvous import Guest, Host, HostLost, MeetingOver
 from recipes.cluster import Cluster
@@ -25,6 +27,7 @@ _POLL_S = 0.5
 _TELL_AFTER_S = 10.0
 _RESTART_S = 5.0
 _SCRIPT_ENDS_S = 20.0
+_TURN_S = 3.0
 
 
 class Head:
@@ -55,6 +58,13 @@ class Head:
         """Whether Ray on this node has died, and the cluster with it."""
         return self._node is None or not self._node.is_alive()
 
+    def gone(self) -> frozenset[str]:
+        """Nodes, by SLURM's names, that have come and are here no more."""
+        return self._host.gone()
+
+    def leave_out(self, bad: Collection[str]) -> Exclusion | None:
+        return exclusion(self._membership, bad)
+
     def close(self) -> None:
         """Disconnect, and end Ray on this node; the others go on waiting for another head."""
         ray.shutdown()
@@ -72,7 +82,9 @@ class Head:
         return next(iter(self._host.guests().values()), _LOOPBACK)
 
     def _absent_guests(self) -> set[str]:
-        return set(self._membership.nodes[1:]) - self._host.guests().keys()
+        """Those that have not come yet; one that has gone again does not come back."""
+        there = {*self._host.guests(), *self._host.gone()}
+        return set(self._membership.nodes[1:]) - there
 
     def _absent_raylets(self) -> set[str]:
         """Raylets have no names of SLURM's; where one is missing, all that may be are told."""
@@ -101,11 +113,10 @@ class Head:
             time.sleep(_POLL_S)
 
 
-def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) -> None:
-    """Another node's part, until the first node ends it.
+def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) -> bool:
+    """Another node's part, until the first node ends it: whether it did, rather than being lost.
 
-    Raises `ClusterError` when the first node cannot be reached, and when the job cannot be queued
-    again after it was lost.
+    Raises `ClusterError` when the first node cannot be reached.
     """
     guest = Guest(membership.meeting(), membership.node, cluster.form_s)
     address = (
@@ -115,7 +126,6 @@ def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) 
     )
     node: RayNode | None = None
     head: str | None = None
-    first_is_lost = False
     try:
         while True:
             heard = guest.hear(_POLL_S)
@@ -131,28 +141,41 @@ def lend(membership: Membership, cluster: Cluster, tell: Callable[[str], None]) 
             if node is None and head is not None:
                 node = RayNode(_options(membership, address), head)
     except MeetingOver:
-        return
+        return True
     except HostLost:
-        first_is_lost = True
+        tell(f"{membership.node}: {membership.nodes[0]}, which drives the run, is gone")
+        return False
     finally:
         if node is not None:
             node.stop()
         guest.close()
-    if first_is_lost:
-        _queue_again(membership, tell)
 
 
-def _queue_again(membership: Membership, tell: Callable[[str], None]) -> None:
-    """The first node is gone, and with it the job's script, unless only the driver has died: then
-    the script ends the job, and this process, in a moment.
+def queue_again(membership: Membership, note: Callable[[Exclusion], None]) -> None:
+    """What is left to another node when the first is gone, and with it the job's script, unless
+    only the driver has died: then the script ends the job, and this process, in a moment.
 
-    SLURM 22.05 by itself lets a job of `--no-kill` run on without its script, for ever.
+    SLURM 22.05 by itself lets a job of `--no-kill` run on without its script, for ever. `note` is
+    told what becomes of the first node. Raises `ClusterError` when SLURM does not take it.
     """
-    tell(f"{membership.node}: {membership.nodes[0]}, which drives the run, is gone")
-    time.sleep(_SCRIPT_ENDS_S)
-    commands.queue_again(str(membership.job))
+    # One after the other: when the first of them has done it, it is the end of all.
+    time.sleep(_SCRIPT_ENDS_S + _TURN_S * (membership.index - 1))
+    if not is_current(commands.describe(membership.id), membership):
+        return
+    found = exclusion(membership, [membership.nodes[0]])
+    if found is not None:
+        note(found)
+    # Queuing again ends this process before it has left the node out.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    commands.queue_again(membership.id)
+    if found is not None and found.every:
+        commands.exclude(membership.id, found.every)
 
 
 def _options(membership: Membership, address: str) -> NodeOptions:
-    folder = Path(f"/tmp/shoal-{membership.job}-{membership.restarts}-{membership.index}")
-    return NodeOptions(address=address, num_cpus=membership.num_cpus, folder=folder)
+    return NodeOptions(
+        name=membership.node,
+        address=address,
+        num_cpus=membership.num_cpus,
+        folder=Path(f"/tmp/shoal-{membership.job}-{membership.restarts}-{membership.index}"),
+    )

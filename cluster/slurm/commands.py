@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.job import JobState, Phase
@@ -9,11 +11,26 @@ from cluster.process import CommandError, run
 from recipes.errors import ClusterError
 
 _TIMEOUT_S = 60.0
-_FORMAT = "%T|%r|%N"
+_FORMAT = "%i|%T|%r|%N"
+_NODE = "%N|%T|%c|%m|%f|%G"
 
 # By SLURM's own words (squeue(1), JOB STATE CODES).
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmNode:
+    """A node as SLURM sees it."""
+
+    name: str
+    state: str
+    """SLURM's own word, such as idle, or down* for one that does not answer."""
+    cpus: int
+    memory_mb: int
+    features: frozenset[str]
+    resources: str
+    """Generic ones, such as gpu:a100:8."""
 
 
 def submit(script: Path) -> str:
@@ -32,23 +49,29 @@ def _said(error: CommandError) -> str:
     return " ".join(lines)
 
 
-def state(job: str) -> JobState:
-    """What SLURM says of a job now. One that it has forgotten has ended a while ago.
+def states(jobs: Sequence[str]) -> list[JobState]:
+    """What SLURM says of jobs now, in their order. One that it has forgotten has ended a while ago.
 
     Raises `ClusterError` when SLURM cannot be asked.
     """
-    asked = _ask(["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={_FORMAT}"])
-    if asked:
-        word, why, nodes = asked.splitlines()[0].split("|")
-        return JobState(
-            phase=_phase(word), word=word, why="" if why == "None" else why, nodes=nodes
-        )
-    # Accounting lags behind a job's end by a second or two, and not every cluster has it.
-    kept = _ask(["sacct", "--noheader", "--parsable2", "-X", f"--jobs={job}", "--format=State"])
-    if kept:
-        word = kept.splitlines()[0].split(" ")[0]
-        return JobState(phase=_phase(word), word=word)
-    return JobState(phase="ended", why="SLURM has forgotten it")
+    asked = ",".join(jobs)
+    found: dict[str, JobState] = {}
+    # Waiting tasks of an array would be one line: --array.
+    queue = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={asked}"]
+    for line in _ask([*queue, f"--format={_FORMAT}"]).splitlines():
+        job, word, why, nodes = line.split("|")
+        why = "" if why == "None" else why
+        found[job] = JobState(phase=_phase(word), word=word, why=why, nodes=nodes)
+    forgotten = [job for job in jobs if job not in found]
+    if forgotten:
+        # Accounting lags behind a job's end by a second or two, and not every cluster has it.
+        kept = ["sacct", "--noheader", "--parsable2", "-X", f"--jobs={','.join(forgotten)}"]
+        for line in _ask([*kept, "--format=JobID,State"]).splitlines():
+            job, told = line.split("|")
+            word = told.split(" ")[0]  # CANCELLED by 1000
+            found[job] = JobState(phase=_phase(word), word=word)
+    gone = JobState(phase="ended", why="SLURM has forgotten it")
+    return [found.get(job, gone) for job in jobs]
 
 
 def _phase(word: str) -> Phase:
@@ -58,7 +81,7 @@ def _phase(word: str) -> Phase:
 
 
 def _ask(command: list[str]) -> str:
-    """What a command prints; nothing when SLURM does not know the job, or keeps no account."""
+    """What a command prints; nothing when SLURM knows none of the jobs, or keeps no account."""
     try:
         return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
     except CommandError as error:
@@ -83,3 +106,54 @@ def queue_again(job: str) -> None:
         run(["scontrol", "requeue", job], timeout_s=_TIMEOUT_S)
     except CommandError as error:
         raise ClusterError(f"slurm: job {job} cannot be queued again: {_said(error)}") from error
+
+
+def exclude(job: str, nodes: str) -> None:
+    """Leave nodes out of what a job may get, in place of those left out before. SLURM 22.05 takes
+    it only of jobs that wait: after `queue_again`. Raises `ClusterError`."""
+    try:
+        run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"], timeout_s=_TIMEOUT_S)
+    except CommandError as error:
+        raise ClusterError(
+            f"slurm: job {job} does not leave out {nodes}: {_said(error)}"
+        ) from error
+
+
+def describe(job: str) -> dict[str, str]:
+    """What SLURM says of a job, by its own keys: JobState, Restarts, Partition, ExcNodeList, …
+
+    Raises `ClusterError` when SLURM cannot be asked, or has forgotten the job.
+    """
+    told = _told(["scontrol", "--oneliner", "show", "job", job])
+    pairs = (word.partition("=") for word in told.split())
+    return {key: value for key, equals, value in pairs if equals and value != "(null)"}
+
+
+def names_of(nodes: str) -> list[str]:
+    """The names in a list as SLURM writes it, such as `n[1-3],login`. Raises `ClusterError`."""
+    return _told(["scontrol", "show", "hostnames", nodes]).split() if nodes else []
+
+
+def nodes_of(partition: str) -> list[SlurmNode]:
+    """The nodes of a partition. Raises `ClusterError`."""
+    asked = ["sinfo", "--noheader", "--Node", f"--partition={partition}", f"--format={_NODE}"]
+    found = []
+    for line in _told(asked).splitlines():
+        name, state, cpus, memory, features, resources = line.split("|")
+        node = SlurmNode(
+            name=name,
+            state=state,
+            cpus=int(cpus),
+            memory_mb=int(memory),
+            features=frozenset(features.split(",")),
+            resources=resources,
+        )
+        found.append(node)
+    return found
+
+
+def _told(command: list[str]) -> str:
+    try:
+        return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
+    except CommandError as error:
+        raise ClusterError(f"slurm: cannot be asked: {_said(error)}") from error

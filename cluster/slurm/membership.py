@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.slurm.rendezvous import Meeting
@@ -14,6 +15,10 @@ class Membership:
     """This node's part in a job of SLURM."""
 
     job: int
+    """Number of the job, or of this task of a job array: each has its own."""
+    id: str
+    """As SLURM's commands take it. The number of an array's last task is also the array's own, so
+    by it all tasks would be meant."""
     restarts: int
     nodes: tuple[str, ...]
     """All of the job, the first first."""
@@ -27,6 +32,7 @@ class Membership:
         try:
             return cls(
                 job=int(os.environ["SLURM_JOB_ID"]),
+                id=_id(os.environ),
                 restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                 nodes=tuple(os.environ["SHOAL_NODES"].split()),
                 index=int(os.environ["SLURM_PROCID"]),
@@ -45,3 +51,9 @@ class Membership:
 
     def meeting(self) -> Meeting:
         return Meeting(job=self.job, host=self.nodes[0], token=self.token.encode())
+
+
+def _id(environment: Mapping[str, str]) -> str:
+    if array := environment.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, wait
 
 from recipes.errors import ClusterError
 
@@ -24,8 +24,9 @@ _FIRST_PORT, _PORTS_PER_JOB, _JOBS = 16000, 8, 2000
 _ASK_AGAIN_S = 0.5
 _JOIN_S = 5.0
 _OVER = ""
-# A first node that has lost its power says nothing; half a minute of silence is its end.
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+# A node that has lost its power says nothing; half a minute of silence is its end, also when
+# something was sent to it, which would be sent again for a quarter of an hour.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
 _BROKEN = (OSError, EOFError, AuthenticationError)
 
 
@@ -57,6 +58,7 @@ class Host:
     def __init__(self, meeting: Meeting) -> None:
         self._listener = _listen(meeting)
         self._guests: dict[str, Connection] = {}
+        self._gone: set[str] = set()
         self._message: str | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -64,9 +66,24 @@ class Host:
         self._thread.start()
 
     def guests(self) -> dict[str, str]:
-        """Names of the nodes that have come, and the address of this node that each has reached."""
+        """Names of the nodes that are here, and the address of this node that each has reached."""
         with self._lock:
+            self._part()
             return {name: _own_address(guest) for name, guest in self._guests.items()}
+
+    def gone(self) -> frozenset[str]:
+        """Names of the nodes that have come and are here no more."""
+        with self._lock:
+            self._part()
+            return frozenset(self._gone)
+
+    def _part(self) -> None:
+        """Guests say nothing once they have come: all that can be read of one is its end."""
+        ended = wait(list(self._guests.values()), timeout=0)
+        for name, guest in list(self._guests.items()):
+            if guest in ended:
+                self._gone.add(name)
+                self._guests.pop(name).close()
 
     def tell(self, message: str) -> None:
         """Tell all, and whoever comes later."""
@@ -97,10 +114,12 @@ class Host:
             try:
                 guest = self._listener.accept()
                 name = guest.recv()
+                _keep_alive(guest)
             except _BROKEN:
                 continue  # not one of ours
             with self._lock:
                 self._guests[name] = guest
+                self._gone.discard(name)
                 if self._message is not None:
                     with suppress(OSError):
                         guest.send(self._message)
@@ -114,10 +133,7 @@ class Guest:
 
     def __init__(self, meeting: Meeting, node: str, timeout_s: float) -> None:
         self._host = _reach(meeting, timeout_s)
-        with _socket_of(self._host) as same:
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in _KEEPALIVE.items():
-                same.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        _keep_alive(self._host)
         self._host.send(node)
 
     def own_address(self) -> str:
@@ -167,6 +183,14 @@ def _reach(meeting: Meeting, timeout_s: float) -> Connection:
                 "Check that its name leads to it, and that no firewall is between the nodes"
             )
         time.sleep(_ASK_AGAIN_S)
+
+
+def _keep_alive(connection: Connection) -> None:
+    """From now on the other's silence is its end."""
+    with _socket_of(connection) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            same.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _own_address(connection: Connection) -> str:

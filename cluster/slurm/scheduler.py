@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.job import Job, JobState, Submission
+from cluster.job import Job, JobState, Submission, Sweep
 from cluster.slurm import commands
-from cluster.slurm.script import log_file, script
+from cluster.slurm.script import log_file, script, sweep_script
+from recipes import resolved
+from recipes.errors import RecipeError
 from recipes.files import write_whole
 
 _SCRIPT = "job.sh"
@@ -25,8 +29,25 @@ class Slurm:
         log_file(submission.run_dir).parent.mkdir(exist_ok=True)
         return Job(kind="slurm", id=commands.submit(file))
 
+    def show_sweep(self, sweep: Sweep) -> str:
+        _check_alike(sweep)
+        return sweep_script(sweep, sweep.folder.name)
+
+    def submit_sweep(self, sweep: Sweep) -> list[Job]:
+        file = sweep.folder / _SCRIPT
+        write_whole(file, self.show_sweep(sweep))
+        for number, submission in enumerate(sweep.submissions):
+            log_file(submission.run_dir).parent.mkdir(exist_ok=True)
+            # By its number each task of the array finds its run, and SLURM the run's log.
+            (sweep.folder / str(number)).symlink_to(submission.run_dir)
+        array = commands.submit(file)
+        return [Job(kind="slurm", id=f"{array}_{n}") for n in range(len(sweep.submissions))]
+
     def state(self, job: Job) -> JobState:
-        return commands.state(job.id)
+        return self.states([job])[0]
+
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        return commands.states([job.id for job in jobs])
 
     def cancel(self, job: Job) -> None:
         commands.cancel(job.id)
@@ -38,3 +59,21 @@ class Slurm:
                 return stream.read()
         except FileNotFoundError:
             return b""
+
+
+def _check_alike(sweep: Sweep) -> None:
+    """Raises `RecipeError` when two runs ask something else of SLURM."""
+    first = sweep.submissions[0]
+
+    def asked(submission: Submission) -> str:
+        recipe = dataclasses.replace(submission.recipe, name=first.recipe.name)
+        return script(recipe, first.run_dir, shoal=first.shoal)
+
+    for other in sweep.submissions[1:]:
+        if asked(other) != asked(first):
+            changed = resolved.differences(first.recipe, other.recipe)
+            keys = [key for key in changed if key.startswith(("slurm.", "cluster."))]
+            raise RecipeError(
+                f"--sweep: {', '.join(keys)} would change from run to run. A sweep is one job "
+                "array of SLURM, whose tasks all get the same; submit a sweep for each value"
+            )

@@ -7,18 +7,27 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.job_words import ASK_AGAIN, INTERRUPTED, PREEMPTED, STATUS_FILE, STOP_FILE
+from cluster.job import Sweep
+from cluster.job_words import (
+    ASK_AGAIN,
+    EXCLUDE_FILE,
+    INTERRUPTED,
+    PREEMPTED,
+    STATUS_FILE,
+    STOP_FILE,
+)
 from recipes.recipe import Recipe
 
 _LOG = "slurm.log"
 
 _SCRIPT = """\
 #!/bin/bash
-# The job of a run of shoal, written by `shoal submit`.
+# {title}
 {options}
 
 run={run}
-rm -f "$run/{stop_file}"
+job={job}
+rm -f "$run/{stop_file}" "$run/{exclude_file}"
 # SLURM sends this before the time limit, and before it gives the nodes to a more urgent job. Not to
 # srun, which would hand it to every process of Ray; the run looks for the file.
 trap 'echo {preempted} > "$run/{stop_file}"' USR1
@@ -34,25 +43,71 @@ rm -f "$run/{status_file}"
 while wait $!; kill -0 $! 2>/dev/null; do :; done
 status=$(cat "$run/{status_file}" 2>/dev/null || echo 1)
 
-if [ "$status" = {ask_again} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_requeues} ]; then
-    scontrol requeue "$SLURM_JOB_ID" && sleep 300
-elif [ "$status" = {interrupted} ]; then
-    scancel "$SLURM_JOB_ID" && sleep 300
+# Where SLURM had lost sight of this node, the job may have been queued again, and run elsewhere.
+requeues=${{SLURM_RESTART_COUNT:-0}}
+is_mine() {{
+    scontrol --oneliner show job "$job" | grep -q " JobState=RUNNING .* Restarts=$requeues "
+}}
+if [ "$status" = {ask_again} ] && [ "$requeues" -lt {max_requeues} ] && is_mine; then
+    trap '' TERM  # which queuing again sends, before the bad nodes are left out
+    scontrol requeue "$job" && [ -s "$run/{exclude_file}" ] &&
+        scontrol update JobId="$job" ExcNodeList="$(cat "$run/{exclude_file}")"
+    trap - TERM
+    sleep 300
+elif [ "$status" = {interrupted} ] && is_mine; then
+    scancel "$job" && sleep 300
 fi
 exit "$status"
 """
 
+# The number of an array's last task is also the array's own: by it all tasks would be meant.
+_JOB, _TASK = '"$SLURM_JOB_ID"', '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'
+
 
 def script(recipe: Recipe, run_dir: Path, *, shoal: str) -> str:
     """What SLURM runs for a run that lies in `run_dir`; `shoal` is the command on the nodes."""
-    slurm = recipe.slurm
-    command = [*_srun(recipe), slurm.shoal or shoal, "node"]
-    return _SCRIPT.format(
-        options="\n".join(f"#SBATCH {option}" for option in _options(recipe, run_dir)),
+    return _filled(
+        recipe,
+        title="The job of a run of shoal, written by `shoal submit`.",
+        options=[*_options(recipe, recipe.name, str(log_file(_literal(run_dir))))],
         run=shlex.quote(str(run_dir)),
+        job=_JOB,
+        shoal=shoal,
+    )
+
+
+def sweep_script(sweep: Sweep, name: str) -> str:
+    """What SLURM runs for each run of a sweep: a job array, in whose folder each number leads to a
+    run. What is asked of SLURM is in all recipes the same; `name` is what it calls the array."""
+    first = sweep.submissions[0]
+    throttle = f"%{sweep.at_most}" if sweep.at_most is not None else ""
+    array = f"--array=0-{len(sweep.submissions) - 1}{throttle}"
+    title = ["The runs of a sweep of shoal, written by `shoal submit --sweep`:"]
+    title += [f"  {n}: {one.run_dir.name}" for n, one in enumerate(sweep.submissions)]
+    output = str(log_file(_literal(sweep.folder) / "%a"))
+    return _filled(
+        first.recipe,
+        title="\n# ".join(title),
+        options=[array, *_options(first.recipe, name, output)],
+        run=f'$(realpath {shlex.quote(str(sweep.folder))}/"$SLURM_ARRAY_TASK_ID")',
+        job=_TASK,
+        shoal=first.shoal,
+    )
+
+
+def _filled(
+    recipe: Recipe, *, title: str, options: list[str], run: str, job: str, shoal: str
+) -> str:
+    slurm = recipe.slurm
+    return _SCRIPT.format(
+        title=title,
+        options="\n".join(f"#SBATCH {option}" for option in options),
+        run=run,
+        job=job,
         setup="\n".join(["", *slurm.setup, ""]) if slurm.setup else "",
-        srun=shlex.join(command),
+        srun=shlex.join([*_srun(recipe), slurm.shoal or shoal, "node"]),
         stop_file=STOP_FILE,
+        exclude_file=EXCLUDE_FILE,
         preempted=PREEMPTED,
         status_file=STATUS_FILE,
         ask_again=ASK_AGAIN,
@@ -72,9 +127,9 @@ def cpus_per_node(recipe: Recipe) -> int:
     return recipe.slurm.cpus_per_node or share * recipe.cluster.cpus_per_worker
 
 
-def _options(recipe: Recipe, run_dir: Path) -> Iterator[str]:
+def _options(recipe: Recipe, name: str, output: str) -> Iterator[str]:
     slurm = recipe.slurm
-    yield f"--job-name={_word(recipe.name)}"
+    yield f"--job-name={_word(name)}"
     yield f"--nodes={slurm.nodes}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={cpus_per_node(recipe)}"
@@ -93,13 +148,17 @@ def _options(recipe: Recipe, run_dir: Path) -> Iterator[str]:
     yield from (f"--{name}={_word(str(value))}" for name, value in named.items() if value)
     if slurm.exclusive:
         yield "--exclusive"
-    # A percent sign begins a pattern of SLURM's.
-    yield f"--output={_word(str(log_file(run_dir)).replace('%', '%%'))}"
+    yield f"--output={_word(output)}"
     yield "--open-mode=append"
     yield f"--signal=B:USR1@{slurm.signal_s}"
     yield "--requeue" if slurm.max_requeues else "--no-requeue"
     yield from _no_kill(recipe)
     yield from slurm.extra
+
+
+def _literal(path: Path) -> Path:
+    """As it stands in a pattern of SLURM's, where a percent sign begins what is filled in."""
+    return Path(str(path).replace("%", "%%"))
 
 
 def _no_kill(recipe: Recipe) -> list[str]:

@@ -6,16 +6,18 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template
 from launcher.prepare.key import PREPARE_VERSION, prepared_key, source_entries
 from launcher.prepare.selection import select
-from launcher.prepare.sources import Unit, find_sources, units
+from launcher.prepare.sources import Source, Unit, find_sources, units
 from launcher.prepare.tasks import (
     PROMPTS_KEPT,
     CleanReport,
@@ -27,7 +29,7 @@ from launcher.prepare.tasks import (
     tokenize_unit,
     verdict_file,
 )
-from recipes.errors import DataError
+from recipes.errors import DataError, StorageError
 from recipes.files import whole_folder
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
@@ -36,6 +38,8 @@ Progress = Callable[[str, int, int], None]
 """Name of the phase, units done, units in all."""
 
 _SPLITS = ("train", "held_out")
+_MANIFEST = "manifest.json"
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +60,48 @@ def prepare(recipe: Recipe, *, base_folder: Path, cache: Path, progress: Progres
     progress("reading sources", 0, 0)
     entries = source_entries(sources)
     progress("reading sources", 1, 1)
-    key = prepared_key(recipe, base_folder, entries)
-    folder = cache / "prepared" / key
-    if (folder / "manifest.json").is_file():
-        return Prepared(folder=folder, manifest=read_manifest(folder), fresh=False)
+    folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
+    # Runs of a sweep begin at the same moment, and need the same.
+    with _alone(folder, progress):
+        if (folder / _MANIFEST).is_file():
+            return Prepared(folder=folder, manifest=read_manifest(folder), fresh=False)
+        manifest = _make(folder, recipe, base_folder, sources, entries, progress)
+    return Prepared(folder=folder, manifest=manifest, fresh=True)
+
+
+@contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Nobody else makes this folder meanwhile. Waits for whoever does, until it is made or its
+    process has ended, however that ends."""
+    locks = folder.parent.with_name("locks")
+    lock = FileLock(locks / f"{folder.name}.lock")
+    told = False
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        while not (folder / _MANIFEST).is_file():
+            with suppress(Timeout):
+                lock.acquire(timeout=_LOOK_AGAIN_S)
+                break
+            if not told:
+                told = True
+                progress("waiting for another run, which prepares the same data", 0, 0)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(
+    folder: Path,
+    recipe: Recipe,
+    base_folder: Path,
+    sources: Sequence[Source],
+    entries: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fill a folder with prepared data: its manifest."""
     _check_tokenizer(recipe, base_folder)
     parts = units(sources, recipe.data.unit_mb * 2**20)
     with whole_folder(folder) as aside:
@@ -68,16 +110,16 @@ def prepare(recipe: Recipe, *, base_folder: Path, cache: Path, progress: Progres
         context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
         cleaned, tokenized, labels = _run_stages(recipe, parts, context, progress)
         rejected = list(_rejected(parts, cleaned, tokenized))
-        manifest = _manifest(recipe, key, entries, cleaned, tokenized, labels, rejected)
+        manifest = _manifest(recipe, folder.name, entries, cleaned, tokenized, labels, rejected)
         _check_usable(recipe, manifest)
         _write_lines(aside / "rejected.jsonl", rejected)
         prompts = [prompt for report in tokenized for prompt in report.prompts]
         _write_lines(aside / "prompts.jsonl", prompts[:PROMPTS_KEPT])
         shutil.rmtree(aside / "work")
-        (aside / "manifest.json").write_text(
+        (aside / _MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2), encoding="utf-8"
         )
-    return Prepared(folder=folder, manifest=manifest, fresh=True)
+    return manifest
 
 
 def _check_tokenizer(recipe: Recipe, folder: Path) -> None:

@@ -44,6 +44,27 @@ def test_who_comes_is_known_and_told():
         guest.close()
 
 
+def test_a_guest_that_has_gone_is_no_guest():
+    host = Host(MEETING)
+    try:
+        stays, goes = Guest(MEETING, "n2", 20), Guest(MEETING, "n3", 20)
+        wait_until(lambda: set(host.guests()) == {"n2", "n3"})
+        assert host.gone() == set()
+        goes.close()
+        wait_until(lambda: host.gone() == {"n3"})
+        assert set(host.guests()) == {"n2"}
+        host.tell("head")
+        assert stays.hear(20) == "head"
+        back = Guest(MEETING, "n3", 20)
+        wait_until(lambda: set(host.guests()) == {"n2", "n3"})
+        assert host.gone() == set()
+        assert back.hear(20) == "head"
+    finally:
+        host.close()
+    for guest in (stays, back):
+        guest.close()
+
+
 def test_a_first_node_that_dies_has_not_sent_anybody_home():
     program = (
         "import sys, time; from cluster.slurm.rendezvous import Host, Meeting;"

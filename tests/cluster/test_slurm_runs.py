@@ -6,14 +6,18 @@ import json
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from chaos.stories import Trace, trace_of
 from chaos.workplace import make_workplace
 
 from lab.init import PRIVATE
 from lab.lab import Lab, wait_until
+from lab.machine import Machine
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -65,6 +69,41 @@ def wait_for_end(lab: Lab, run: Path, job: str) -> str:
         raise AssertionError(f"{error}\n{log_of(run)}") from error
 
 
+def wait_for_event(run: Path, kind: str, count: int = 1) -> None:
+    wait_until(
+        lambda: events_of(run).count(kind) >= count,
+        240,
+        lambda: f"{kind} did not happen:\n{log_of(run)}",
+    )
+
+
+def hold_back(lab: Lab, run: Path, *, until: str) -> None:
+    """Let a run do no more than a few steps until an event has happened."""
+    end = time.monotonic() + 300
+    while until not in events_of(run):
+        assert time.monotonic() < end, log_of(run)
+        ranks = [p for machine in lab.machines for p in processes_of(machine, "RayTrainWorker")]
+        for seconds, send in ((2, psutil.Process.suspend), (0.05, psutil.Process.resume)):
+            for rank in ranks:
+                with suppress(psutil.NoSuchProcess):
+                    send(rank)
+            time.sleep(seconds)
+
+
+def processes_of(machine: Machine, part: str) -> list[psutil.Process]:
+    """Those on a machine whose command holds this text."""
+    found = []
+    for process in machine.processes(of_services=True):
+        with suppress(psutil.NoSuchProcess):
+            if part in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def machine_of(lab: Lab, name: str) -> Machine:
+    return next(machine for machine in lab.machines if machine.name == name)
+
+
 def log_of(run: Path) -> str:
     file = run / "logs" / "slurm.log"
     return file.read_text() if file.exists() else "no log"
@@ -72,6 +111,12 @@ def log_of(run: Path) -> str:
 
 def events_of(run: Path) -> list[str]:
     return [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+def names_of(lab: Lab, job: str) -> list[str]:
+    """The nodes of a job, the first first."""
+    listed = ["scontrol", "show", "hostnames", lab.job(job)["NodeList"]]
+    return lab.control.run(listed).stdout.split()
 
 
 def assert_nothing_left(lab: Lab) -> None:
@@ -120,6 +165,46 @@ def test_a_run_that_is_preempted_queues_again(lab: Lab, workplace: Path, untouch
     assert trace_of(run) == untouched
 
 
+def test_a_run_goes_on_after_its_time_limit(lab: Lab, workplace: Path, untouched: Trace):
+    """SLURM's own clock, which counts minutes; the run is held back until it strikes."""
+    run, job = submit(lab, workplace, "limited", "slurm.time=2", "slurm.signal_s=60")
+    wait_for_step(run, 20)
+    hold_back(lab, run, until="stopping")
+    assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
+    assert int(lab.job(job)["Restarts"]) >= 1
+    assert trace_of(run) == untouched
+    assert_nothing_left(lab)
+
+
+def test_a_sweep(lab: Lab, workplace: Path, untouched: Trace):
+    """Three runs as one job array, two at a time; one of them is stopped, and goes on alone."""
+    sweep = ["--sweep", "adapter.r=2,4,8", "--at-most", "2"]
+    more = ["slurm.nodes=1", "storage.cache=cache_of_the_sweep"]
+    told = shoal(lab, workplace, "submit", "tiny.yaml", "name=sweep", *JOB, *more, *sweep)
+    rows = re.findall(r"(sweep_r=(\d)) +(\d+_(\d)) +(\d)", told)
+    assert [(r, number, value) for _, r, _, number, value in rows] == [
+        ("2", "0", "2"),
+        ("4", "1", "4"),
+        ("8", "2", "8"),
+    ], told
+    runs = [workplace / "runs" / row[0] for row in rows]
+    array = [row[2] for row in rows]
+    wait_for_step(runs[1], 50)
+    assert "JobArrayTaskLimit" in shoal(lab, workplace, "status", runs[2].name)
+    shoal(lab, workplace, "stop", runs[1].name)
+    assert wait_for_end(lab, runs[1], array[1]) == "CANCELLED"
+    again = shoal(lab, workplace, "resume", runs[1].name).split()[-1]
+    jobs = [array[0], again, array[2]]
+    ends = [wait_for_end(lab, run, job) for run, job in zip(runs, jobs, strict=True)]
+    assert ends == ["COMPLETED"] * 3, "\n".join(map(log_of, runs))
+    assert trace_of(runs[1]) == untouched
+    assert len({trace_of(run).losses for run in runs}) == 3
+    assert sum("\nPrepared " in log_of(run) for run in runs) == 1
+    listed = shoal(lab, workplace, "ps")
+    assert [bool(re.search(rf"{run.name} .*finished", listed)) for run in runs] == [True] * 3
+    assert_nothing_left(lab)
+
+
 def test_a_job_that_is_cancelled_leaves_nothing(lab: Lab, workplace: Path):
     run, job = submit(lab, workplace, "cancelled")
     wait_for_step(run, 20)
@@ -144,6 +229,67 @@ def test_a_node_dies(lab: Lab, workplace: Path, untouched: Trace, which: int, wo
     assert found.ledger == untouched.ledger
     assert lives_on or found == untouched
     assert_nothing_left(lab)
+
+
+@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
+def test_a_node_that_failed_is_not_given_again(
+    lab: Lab, workplace: Path, untouched: Trace, workers: str
+):
+    """SLURM sees nothing wrong with it, and would give it again: its part of the run was killed."""
+    name = f"bad_{len(workers)}"
+    # The first node's loss ends an elastic run too, another's one of fixed size.
+    which = 1 if workers == "2" else 0
+    run, job = submit(lab, workplace, name, f"cluster.workers={workers}", "failure.wait_s=1")
+    wait_for_step(run, 50)
+    bad = names_of(lab, job)[which]
+    for process in processes_of(machine_of(lab, bad), "shoal node" if which else "slurmstepd"):
+        process.kill()
+    assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
+    told = lab.job(job)
+    assert (told["Restarts"], told["ExcNodeList"]) == ("1", bad)
+    assert bad not in names_of(lab, job)
+    assert events_of(run).count("excluded") == 1
+    assert f"Queuing again without {bad}\n" in log_of(run)
+    found = trace_of(run)
+    assert found.ledger == untouched.ledger
+    assert workers != "2" or found == untouched
+    assert_nothing_left(lab)
+
+
+def test_a_bad_node_is_given_again_where_there_is_no_other(
+    lab: Lab, workplace: Path, untouched: Trace
+):
+    run, job = submit(lab, workplace, "all", "slurm.exclude=[n3]", "failure.wait_s=1")
+    wait_for_step(run, 50)
+    for process in processes_of(machine_of(lab, names_of(lab, job)[1]), "shoal node"):
+        process.kill()
+    assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
+    assert lab.job(job)["ExcNodeList"] == "n3"
+    assert "that leaves 1 nodes that can do the work, and the job needs 2" in log_of(run)
+    assert "not_excluded" in events_of(run)
+    assert trace_of(run) == untouched
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
+@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
+def test_a_node_without_slurmd(
+    lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str
+):
+    """What runs there runs on, while SLURM takes it for dead."""
+    name = f"no_slurmd_{which}_{len(workers)}"
+    run, job = submit(lab, workplace, name, f"cluster.workers={workers}")
+    wait_for_step(run, 50)
+    machine = machine_of(lab, names_of(lab, job)[which])
+    try:
+        for process in machine.processes(of_services=True):
+            if process.name() == "slurmd":
+                process.kill()
+        assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
+        assert trace_of(run) == untouched
+        assert_nothing_left(lab)
+    finally:
+        machine.power_off()
+        machine.start()
 
 
 def test_a_cluster_that_does_not_form_is_told(lab: Lab, workplace: Path):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.slurm.script import cpus_per_node, script
+from cluster.job import Submission, Sweep
+from cluster.slurm.script import cpus_per_node, script, sweep_script
 from recipes.base import Base
 from recipes.cluster import Cluster
 from recipes.data import Data
@@ -55,7 +56,8 @@ EXPECTED = """\
 #SBATCH --mail-type=END
 
 run='/shared/my runs/tiny'
-rm -f "$run/.stop"
+job="$SLURM_JOB_ID"
+rm -f "$run/.stop" "$run/.exclude"
 """
 
 
@@ -109,44 +111,123 @@ def test_cpus(workers: list[int], told: int | None, expected: int):
     assert cpus_per_node(recipe) == expected
 
 
-@pytest.mark.parametrize(
-    ("status", "restarts", "asked", "left"),
-    [
-        ("0", "0", [], 0),
-        ("1", "0", [], 1),
-        ("75", "2", ["scontrol requeue 7"], 75),
-        ("75", "3", [], 75),
-        ("130", "0", ["scancel 7"], 130),
-        (None, "0", [], 1),
-    ],
-)
-def test_the_end_of_the_script(
-    tmp_path: Path, status: str | None, restarts: str, asked: list[str], left: int
-):
-    """Run by bash, with SLURM's commands replaced by ones that note what they were asked."""
-    programs, run = tmp_path / "bin", tmp_path / "my run"
+SWEEP_EXPECTED = """\
+#!/bin/bash
+# The runs of a sweep of shoal, written by `shoal submit --sweep`:
+#   0: tiny_r=4
+#   1: tiny_r=8
+#SBATCH --array=0-1%1
+#SBATCH --job-name=tiny
+"""
+
+
+def sweep_of(folder: Path, runs: list[Path], at_most: int | None = None) -> str:
+    recipe = dataclasses.replace(RECIPE, slurm=dataclasses.replace(RECIPE.slurm, setup=[]))
+    submissions = tuple(Submission(recipe=recipe, run_dir=run, shoal="shoal") for run in runs)
+    return sweep_script(Sweep(submissions=submissions, folder=folder, at_most=at_most), "tiny")
+
+
+def test_the_script_of_a_sweep():
+    folder = Path("/shared/100% runs/.sweeps/tiny")
+    text = sweep_of(folder, [Path("/s/tiny_r=4"), Path("/s/tiny_r=8")], at_most=1)
+    assert text.startswith(SWEEP_EXPECTED)
+    log = "/shared/100%% runs/.sweeps/tiny/%a/logs/slurm.log"
+    assert f'\n#SBATCH --output="{log}"\n' in text
+    assert "\n#SBATCH --array=0-1\n" in sweep_of(folder, [Path("/s/a"), Path("/s/b")])
+
+
+@dataclasses.dataclass
+class Ended:
+    """What came of a script that bash has run, with SLURM's commands replaced."""
+
+    status: int
+    asked: list[str]
+
+
+def run_script(tmp_path: Path, text: str, run: Path, *, status: str | None, job: str, **env: str):
+    """`job` is what SLURM says of the job, as `scontrol show job` prints it."""
+    programs, asked = tmp_path / "bin", tmp_path / "asked"
     programs.mkdir()
-    run.mkdir()
     write = f"echo {status} > '{run}/.status'; exit 9" if status else "exit 9"
+    shows = f'case $3 in job) echo "JobId=7 {job} BatchFlag=1";; *) echo n1;; esac'
     bodies = {
-        "srun": write,
-        "scontrol": f'case $1 in show) echo n1;; *) echo scontrol "$@" >> {tmp_path}/asked;; esac',
-        "scancel": f'echo scancel "$@" >> {tmp_path}/asked',
+        "srun": f"echo srun \"$@\" >> {asked}; [ ! -f '{run}/.bad' ] || "
+        f"cp '{run}/.bad' '{run}/.exclude'; {write}",
+        "scontrol": f'case $* in *show*) {shows};; *) echo scontrol "$@" >> {asked};; esac',
+        "scancel": f'echo scancel "$@" >> {asked}',
         "sleep": "true",
     }
     for name, body in bodies.items():
         (programs / name).write_text(f"#!/bin/bash\n{body}\n")
         (programs / name).chmod(0o755)
-    recipe = dataclasses.replace(RECIPE, slurm=dataclasses.replace(RECIPE.slurm, setup=[]))
     file = tmp_path / "job.sh"
-    file.write_text(script(recipe, run, shoal="shoal"))
-    environment = {
-        "PATH": f"{programs}:/usr/bin:/bin",
-        "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "n1",
-        "SLURM_RESTART_COUNT": restarts,
-    }
+    file.write_text(text)
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "n1", **env}
     ended = subprocess.run(["bash", str(file)], env=environment, capture_output=True, text=True)
-    assert ended.returncode == left, ended.stderr
-    told = tmp_path / "asked"
-    assert (told.read_text().splitlines() if told.exists() else []) == asked
+    assert "syntax" not in ended.stderr, ended.stderr
+    return Ended(status=ended.returncode, asked=asked.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "job", "asked", "left"),
+    [
+        ("0", "0", "JobState=RUNNING Reason=None Restarts=0", [], 0),
+        ("1", "0", "JobState=RUNNING Reason=None Restarts=0", [], 1),
+        ("75", "2", "JobState=RUNNING Reason=None Restarts=2", ["scontrol requeue 7"], 75),
+        ("75", "3", "JobState=RUNNING Reason=None Restarts=3", [], 75),
+        ("75", "1", "JobState=RUNNING Reason=None Restarts=2", [], 75),  # it runs elsewhere
+        (
+            "75",
+            "1",
+            "JobState=CANCELLED Reason=None Restarts=1",
+            [],
+            75,
+        ),  # which queuing again would undo
+        ("130", "0", "JobState=RUNNING Reason=None Restarts=0", ["scancel 7"], 130),
+        ("130", "0", "JobState=RUNNING Reason=None Restarts=1", [], 130),
+        (None, "0", "JobState=RUNNING Reason=None Restarts=0", [], 1),
+    ],
+)
+def test_the_end_of_the_script(
+    tmp_path: Path, status: str | None, restarts: str, job: str, asked: list[str], left: int
+):
+    run = tmp_path / "my run"
+    run.mkdir()
+    recipe = dataclasses.replace(RECIPE, slurm=dataclasses.replace(RECIPE.slurm, setup=[]))
+    text = script(recipe, run, shoal="shoal")
+    numbers = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": restarts}
+    ended = run_script(tmp_path, text, run, status=status, job=job, **numbers)
+    assert ended.status == left
+    assert ended.asked[1:] == asked
+
+
+def test_bad_nodes_are_left_out_after_queuing_again(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".exclude").write_text("of an earlier start")
+    (run / ".bad").write_text("n7,n[3-4]\n")
+    recipe = dataclasses.replace(RECIPE, slurm=dataclasses.replace(RECIPE.slurm, setup=[]))
+    text = script(recipe, run, shoal="shoal")
+    job = "JobState=RUNNING Reason=None Restarts=0"
+    ended = run_script(tmp_path, text, run, status="75", job=job, SLURM_JOB_ID="7")
+    assert ended.asked[1:] == [
+        "scontrol requeue 7",
+        "scontrol update JobId=7 ExcNodeList=n7,n[3-4]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"), [("75", "scontrol requeue 5_1"), ("130", "scancel 5_1")]
+)
+def test_a_run_of_a_sweep_acts_on_its_own_task_alone(tmp_path: Path, status: str, asked: str):
+    """Even the last task, whose number is the array's."""
+    folder, runs = tmp_path / "sweep", [tmp_path / "a run", tmp_path / "b run"]
+    folder.mkdir()
+    for number, run in enumerate(runs):
+        run.mkdir()
+        (folder / str(number)).symlink_to(run)
+    array = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "5"}
+    text, job = sweep_of(folder, runs), "JobState=RUNNING Reason=None Restarts=0"
+    ended = run_script(tmp_path, text, runs[1], status=status, job=job, **array)
+    assert ended.asked[0].endswith(f"shoal node {runs[1]}")
+    assert ended.asked[1:] == [asked]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from launcher.policy import Fault, choose_workers, decide, must_stop
+from launcher.policy import Fault, blamed, choose_workers, decide, means_the_limit, must_stop
 from recipes.failure import Failure
 
 
@@ -60,6 +62,33 @@ def test_a_node_that_fails_twice_is_avoided_where_there_are_others():
     assert decide(faults, LIMITS, num_nodes=3).avoid == {"a"}
     assert decide(faults, LIMITS, num_nodes=1).avoid == frozenset()
     assert decide(faults[:2], LIMITS, num_nodes=3).avoid == frozenset()
+
+
+def on(name: str, kind: str = "worker", saved: int = 0) -> Fault:
+    return dataclasses.replace(fault(kind, saved=saved, node=f"id of {name}"), node_name=name)
+
+
+@pytest.mark.parametrize(
+    ("faults", "names"),
+    [
+        ([], set()),
+        ([on("a")], {"a"}),
+        ([on("a"), on("b", saved=5)], {"b"}),  # a has done its work again
+        ([on("a", "node"), on("b", "hang", saved=5), on("c", saved=9)], {"a", "b", "c"}),
+        ([on("a"), on("a", saved=5), on("b", saved=9)], {"a", "b"}),  # twice
+        ([on("a", "memory"), on("b", "storage"), on("c", "mistake")], set()),
+        ([fault("worker", node="x")], set()),  # nobody knows its name
+    ],
+)
+def test_whom_a_job_that_queues_again_had_better_not_get(faults: list[Fault], names: set[str]):
+    assert blamed(faults) == names
+
+
+def test_a_signal_that_comes_early_is_not_about_the_time_limit():
+    assert not means_the_limit(100.0, None, 120)
+    assert means_the_limit(100.0, 220.0, 120)
+    assert means_the_limit(100.0, 280.0, 120)  # SLURM may be a minute early
+    assert not means_the_limit(100.0, 281.0, 120)
 
 
 def test_no_restart_at_all():

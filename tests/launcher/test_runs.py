@@ -39,6 +39,31 @@ def test_finding_by_name_and_by_folder(tmp_path: Path):
         runs.find("x", tmp_path / "nowhere")
 
 
+def test_nobody_drives_a_run_twice(tmp_path: Path):
+    with runs.locked(tmp_path):
+        with (
+            pytest.raises(StorageError, match="another shoal is running it"),
+            runs.locked(tmp_path),
+        ):
+            pass
+        asked: list[bool] = []
+        with (
+            pytest.raises(StorageError, match="another shoal is running it"),
+            runs.locked(tmp_path, patience_s=0.2, ask=lambda: asked.append(True)),
+        ):
+            pass
+        assert asked == [True]
+    with runs.locked(tmp_path, ask=lambda: asked.append(False)):
+        assert asked == [True]  # nobody is there to be asked
+
+
+def test_a_run_is_taken_over_from_whoever_goes_when_asked(tmp_path: Path):
+    other = runs.locked(tmp_path)
+    other.__enter__()
+    with runs.locked(tmp_path, patience_s=60, ask=lambda: other.__exit__(None, None, None)):
+        pass
+
+
 def test_a_storage_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"storage.path = .*/file/runs: cannot be written"):

@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import json
 import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,35 @@ def test_a_second_time_nothing_is_prepared(llama: Path, tmp_path: Path):
     assert run(recipe(edited), llama, tmp_path)[0].folder != first.folder
     other = recipe(file, data={"sequence_length": 32})
     assert run(other, llama, tmp_path)[0].folder != first.folder
+
+
+def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
+    """The second comes while the first is at it, and waits for it."""
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(30)])
+    waits = threading.Event()
+    told: list[str] = []
+
+    def told_second(name: str, done: int, total: int) -> None:
+        told.append(name)
+        if name.startswith("waiting for another run"):
+            waits.set()
+
+    def second() -> Prepared:
+        return prepare(recipe(file), base_folder=llama, cache=tmp_path, progress=told_second)
+
+    with ThreadPoolExecutor(1) as pool:
+        pending: list[Future[Prepared]] = []
+
+        def told_first(name: str, done: int, total: int) -> None:
+            if name == "cleaning" and done == 0:
+                pending.append(pool.submit(second))
+                assert waits.wait(60)
+
+        first = prepare(recipe(file), base_folder=llama, cache=tmp_path, progress=told_first)
+        again = pending[0].result(60)
+    assert (first.fresh, again.fresh) == (True, False)
+    assert again.folder == first.folder
+    assert "tokenizing" not in told
 
 
 def test_rows_are_neither_lost_nor_invented(llama: Path, tmp_path: Path):
