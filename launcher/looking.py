@@ -18,6 +18,7 @@ from launcher.jobs import Told
 from launcher.log_files import rank_log
 from launcher.terminal import seconds_text
 from recipes.errors import CheckpointError
+from recipes.listing import listed
 from trainer.metrics import read_steps
 
 _POLL_S = 2.0
@@ -96,7 +97,7 @@ def _log_of(run_dir: Path, rank: int | None) -> Callable[[int], bytes]:
         return partial(scheduler(job.kind).log, job, run_dir)
     file = rank_log(run_dir, rank or 0)
     if not file.exists():
-        known = ", ".join(path.name for path in sorted(file.parent.glob("*.log")))
+        known = listed([path.name for path in sorted(file.parent.glob("*.log"))])
         raise CheckpointError(f"{file}: there is no such log. There are: {known or 'none yet'}")
     return partial(_read, file)
 

@@ -20,6 +20,7 @@ from recipes import resolved
 from recipes.address import is_address
 from recipes.errors import CheckpointError, StorageError
 from recipes.files import whole_folder
+from recipes.listing import listed
 from recipes.load import load
 from recipes.recipe import Recipe
 
@@ -96,7 +97,7 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
         return newest.resolve()
     known = names(storage)
     near = run_names.near(reference, known)
-    hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
+    hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {listed(known) or 'none'}"
     raise CheckpointError(f"{reference}: there is no such run. {hint}")
 
 
