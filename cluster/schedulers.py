@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +21,9 @@ class Scheduler(Protocol):
     def submit(self, submission: Submission) -> Job:
         """Hand a run in."""
 
-    def state(self, job: Job) -> JobState:
-        """How a job is now. One that the scheduler does not know any more has ended."""
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        """How jobs of the same address are now, asked for at once. One that the scheduler does not
+        know any more has ended."""
 
     def cancel(self, job: Job) -> None:
         """End a job that waits, or end it as fast as the scheduler does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,13 +48,28 @@ def set_key(run_dir: Path, key: str) -> None:
 
 def state_of(run_dir: Path) -> JobState:
     """What runs a run: its job, or a shoal on some machine that holds its lock."""
-    job = job_of(run_dir)
-    if job is not None:
+    return states_of([run_dir])[0]
+
+
+def states_of(run_dirs: Sequence[Path]) -> list[JobState]:
+    """The same of many runs. A scheduler is asked once for all the jobs that it has."""
+    jobs = [job_of(run_dir) for run_dir in run_dirs]
+    found: dict[Job, JobState] = {}
+    for place in {(job.kind, job.address) for job in jobs if job is not None}:
+        own = [job for job in jobs if job is not None and (job.kind, job.address) == place]
         try:
-            return scheduler(job.kind).state(job)
+            states = scheduler(place[0]).states(own)
         except ClusterError as error:
             # Runs of other places are still worth telling.
-            return JobState(phase="unknown", why=str(error))
+            states = [JobState(phase="unknown", why=str(error))] * len(own)
+        found |= zip(own, states, strict=True)
+    return [
+        found[job] if job is not None else _state_here(run_dir)
+        for run_dir, job in zip(run_dirs, jobs, strict=True)
+    ]
+
+
+def _state_here(run_dir: Path) -> JobState:
     lock = FileLock(run_dir / ".lock")
     try:
         with lock.acquire(timeout=0):
@@ -91,6 +106,7 @@ _ENDS: Mapping[str, Word] = {
     "interrupted": "stopped",
     "not_formed": "not formed",
 }
+_TURNS = (*_ENDS, "started")
 
 
 _BY_STATUS: Mapping[int, Word] = {0: "finished", ASK_AGAIN: "stopped", INTERRUPTED: "stopped"}
@@ -139,7 +155,17 @@ def noted(run_dir: Path, drive: Callable[[], None]) -> None:
 def last_turn(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The last beginning or end of a run since it was submitted, if there was any."""
     since = _since_submitted(events)
-    return next((e for e in reversed(since) if e["event"] in (*_ENDS, "started")), None)
+    return next((e for e in reversed(since) if e["event"] in _TURNS), None)
+
+
+def tell_last(newest_first: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of a run's events those that `told` needs, in order: no more is asked for."""
+    found: list[Mapping[str, Any]] = []
+    for event in newest_first:
+        found.insert(0, event)
+        if event["event"] in (*_TURNS, "submitted"):
+            break
+    return found
 
 
 def _since_submitted(events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

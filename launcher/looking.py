@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cluster.job import Job
+from cluster.job import Job, JobState
 from cluster.schedulers import scheduler
 from launcher import jobs, runs
 from launcher.jobs import Told
@@ -19,7 +20,7 @@ from launcher.log_files import rank_log
 from launcher.terminal import seconds_text
 from recipes.errors import CheckpointError
 from recipes.listing import listed
-from trainer.metrics import read_steps
+from trainer.metrics import last_step
 
 _POLL_S = 2.0
 # A job's last lines may reach this machine a little later than its end, on a network file system.
@@ -55,8 +56,17 @@ COLUMNS = ("run", "place", "state", "step", "loss", "changed")
 
 def see(run_dir: Path) -> Seen:
     """Look at a run. Raises `ClusterError` when its scheduler cannot be asked."""
-    events = runs.read_events(run_dir)
-    last = next(iter(read_steps(run_dir / "metrics.jsonl")[-1:]), {})
+    return _seen(run_dir, jobs.state_of(run_dir))
+
+
+def see_all(storage: Path) -> list[Seen]:
+    """Look at all runs of a folder, at the ends of their files only."""
+    folders = [storage / name for name in runs.names(storage)]
+    return [_seen(*one) for one in zip(folders, jobs.states_of(folders), strict=True)]
+
+
+def _seen(run_dir: Path, state: JobState) -> Seen:
+    last = last_step(run_dir / "metrics.jsonl") or {}
     files = [
         file for file in (run_dir / "events.jsonl", run_dir / "metrics.jsonl") if file.exists()
     ]
@@ -64,7 +74,7 @@ def see(run_dir: Path) -> Seen:
     return Seen(
         name=run_dir.name,
         job=jobs.job_of(run_dir),
-        told=jobs.told(jobs.state_of(run_dir), events),
+        told=jobs.told(state, jobs.tell_last(runs.events_from_end(run_dir))),
         step=last.get("step"),
         loss=last.get("loss"),
         changed=datetime.fromtimestamp(changed, UTC),
@@ -73,7 +83,8 @@ def see(run_dir: Path) -> Seen:
 
 def recent_events(run_dir: Path, count: int) -> list[str]:
     """The last events, each as one line."""
-    return [_event_line(event) for event in runs.read_events(run_dir)[-count:]]
+    last = islice(runs.events_from_end(run_dir), count)
+    return [_event_line(event) for event in reversed(list(last))]
 
 
 def _event_line(event: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.job import Job, JobState, Phase, Submission
 from cluster.ray_jobs import client
@@ -38,17 +40,9 @@ class RayJobs:
         )
         return Job(kind="ray_job", id=job, address=address)
 
-    def state(self, job: Job) -> JobState:
-        details = client.details(job.address, job.id)
-        if details is None:
-            return JobState(phase="ended", why=f"{job.address} has forgotten it")
-        word = str(details.status.value)
-        return JobState(
-            phase=_PHASES.get(word, "ended"),
-            word=word,
-            why=_last_line(details.message) if word == "FAILED" else "",
-            exit_status=details.driver_exit_code,
-        )
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        details = client.details(jobs[0].address, [job.id for job in jobs])
+        return [_state(job, details.get(job.id)) for job in jobs]
 
     def cancel(self, job: Job) -> None:
         client.stop(job.address, job.id)
@@ -56,6 +50,18 @@ class RayJobs:
     def log(self, job: Job, run_dir: Path, position: int) -> bytes:
         # The API hands out a whole log or none.
         return client.logs(job.address, job.id).encode()[position:]
+
+
+def _state(job: Job, details: Any | None) -> JobState:
+    if details is None:
+        return JobState(phase="ended", why=f"{job.address} has forgotten it")
+    word = str(details.status.value)
+    return JobState(
+        phase=_PHASES.get(word, "ended"),
+        word=word,
+        why=_last_line(details.message) if word == "FAILED" else "",
+        exit_status=details.driver_exit_code,
+    )
 
 
 def entrypoint(submission: Submission) -> str:

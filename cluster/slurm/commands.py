@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.job import JobState, Phase
@@ -9,7 +10,7 @@ from cluster.process import CommandError, run
 from recipes.errors import ClusterError
 
 _TIMEOUT_S = 60.0
-_FORMAT = "%T|%r|%N"
+_FORMAT = "%i|%T|%r|%N"
 
 # By SLURM's own words (squeue(1), JOB STATE CODES).
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
@@ -32,23 +33,29 @@ def _said(error: CommandError) -> str:
     return " ".join(lines)
 
 
-def state(job: str) -> JobState:
-    """What SLURM says of a job now. One that it has forgotten has ended a while ago.
+def states(jobs: Sequence[str]) -> dict[str, JobState]:
+    """What SLURM says of jobs now, by their ids; one that it has forgotten has ended a
+    while ago. Two questions however many jobs there are: slurmctld serves all users.
 
     Raises `ClusterError` when SLURM cannot be asked.
     """
-    asked = _ask(["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={_FORMAT}"])
-    if asked:
-        word, why, nodes = asked.splitlines()[0].split("|")
-        return JobState(
+    gone = JobState(phase="ended", why="SLURM has forgotten it")
+    found = dict.fromkeys(jobs, gone)
+    listed = f"--jobs={','.join(found)}"
+    for line in _ask(["squeue", "--noheader", "--states=all", listed, f"--format={_FORMAT}"]):
+        job, word, why, nodes = line.split("|")
+        found[job] = JobState(
             phase=_phase(word), word=word, why="" if why == "None" else why, nodes=nodes
         )
     # Accounting lags behind a job's end by a second or two, and not every cluster has it.
-    kept = _ask(["sacct", "--noheader", "--parsable2", "-X", f"--jobs={job}", "--format=State"])
-    if kept:
-        word = kept.splitlines()[0].split(" ")[0]
-        return JobState(phase=_phase(word), word=word)
-    return JobState(phase="ended", why="SLURM has forgotten it")
+    if forgotten := [job for job, state in found.items() if state is gone]:
+        listed = f"--jobs={','.join(forgotten)}"
+        fields = "--format=JobID,State"
+        for line in _ask(["sacct", "--noheader", "--parsable2", "-X", listed, fields]):
+            job, word = line.split("|")
+            word = word.split(" ")[0]
+            found[job] = JobState(phase=_phase(word), word=word)
+    return found
 
 
 def _phase(word: str) -> Phase:
@@ -57,15 +64,18 @@ def _phase(word: str) -> Phase:
     return "running" if word in _RUNNING else "ended"
 
 
-def _ask(command: list[str]) -> str:
-    """What a command prints; nothing when SLURM does not know the job, or keeps no account."""
+def _ask(command: list[str]) -> list[str]:
+    """The lines that a command prints; none when SLURM does not know the job, or keeps no account.
+
+    Of an id that it does not know squeue says so only when it is the only one.
+    """
     try:
-        return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
+        return run(command, timeout_s=_TIMEOUT_S).stdout.split("\n")[:-1]
     except CommandError as error:
         forgotten = "Invalid job id" in error.stderr
         no_account = command[0] == "sacct"
         if forgotten or no_account:
-            return ""
+            return []
         raise ClusterError(f"slurm: cannot be asked: {_said(error)}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.job import Job, JobState, Submission
@@ -25,8 +26,9 @@ class Slurm:
         log_file(submission.run_dir).parent.mkdir(exist_ok=True)
         return Job(kind="slurm", id=commands.submit(file))
 
-    def state(self, job: Job) -> JobState:
-        return commands.state(job.id)
+    def states(self, jobs: Sequence[Job]) -> list[JobState]:
+        found = commands.states([job.id for job in jobs])
+        return [found[job.id] for job in jobs]
 
     def cancel(self, job: Job) -> None:
         commands.cancel(job.id)
