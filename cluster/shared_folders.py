@@ -84,9 +84,7 @@ def check_read(
         if unseen
         else f"what {hosts[0]} wrote there is not seen by {listed(blind)}"
     )
-    raise StorageError(
-        f"{name} = {folder}: {what}: each has a folder of its own. {_way_out(name)}"
-    )
+    raise StorageError(f"{name} = {folder}: {what}: each has a folder of its own. {_way_out(name)}")
 
 
 def _way_out(name: str) -> str:

@@ -24,7 +24,7 @@ from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
 from launcher.requests import forget, heard
 from launcher.terminal import Display
-from recipes import address, resolved
+from recipes import address, environment, resolved
 from recipes.errors import CheckpointError, DataError, NodesLostError, ShoalError, StorageError
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
@@ -89,6 +89,7 @@ def _run(
     forked: Path | None = None,
 ) -> Outcome:
     recipe = loaded.recipe
+    environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))

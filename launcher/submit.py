@@ -11,7 +11,7 @@ from cluster.job import Job, JobKind, Submission
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
 from launcher.prepare import find_sources
-from recipes import resolved
+from recipes import environment, resolved
 from recipes.errors import ClusterError, RecipeError
 from recipes.files import write_whole
 from recipes.load import DEFAULT, LoadedRecipe, load
@@ -31,6 +31,7 @@ def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
     recipe = loaded.recipe
     if _kind(recipe) == "slurm":  # other clusters' files are not seen from here
+        environment.values(recipe.cluster.env)
         find_sources(recipe.data, Path(recipe.storage.cache))
     runs.check_writable(recipe.storage.path)
     run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import uuid
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ class RayJobs:
             "entrypoint": entrypoint(submission),
             "working_dir": submission.recipe.ray_job.code,
             "env_vars": environment(submission),
+            "variables of this shell": list(submission.recipe.cluster.env),
         }
         return to_yaml(told)
 
@@ -35,7 +37,7 @@ class RayJobs:
             submission.recipe.cluster.address,
             entrypoint=entrypoint(submission),
             job=job,
-            environment=environment(submission),
+            environment=environment(submission) | _variables(submission.recipe.cluster.env),
             code=Path(code) if code is not None else None,
         )
         return Job(kind="ray_job", id=job, address=address)
@@ -81,6 +83,12 @@ def environment(submission: Submission) -> dict[str, str]:
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(submission.recipe.ray_job.stop_s),
     }
+
+
+def _variables(names: Sequence[str]) -> dict[str, str]:
+    """Those that are set here. Others are the cluster's own, which is where secrets should be set:
+    Ray shows a job's variables to all who may use its dashboard."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _last_line(message: str | None) -> str:

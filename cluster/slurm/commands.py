@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cluster.job import JobState, Phase
@@ -17,10 +17,15 @@ _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", 
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 
 
-def submit(script: Path) -> str:
-    """Hand a script in: the job's id. Raises `ClusterError` with what sbatch says."""
+def submit(script: Path, *, without: Collection[str]) -> str:
+    """Hand a script in: the job's id. Raises `ClusterError` with what sbatch says.
+
+    The job gets this process's environment, but for the variables of `without`. SLURM keeps it, and
+    can be set up to show it (AccountingStoreFlags=job_env).
+    """
+    command = ["sbatch", "--parsable", "--export=ALL", str(script)]
     try:
-        answer = run(["sbatch", "--parsable", str(script)], timeout_s=_TIMEOUT_S)
+        answer = run(command, timeout_s=_TIMEOUT_S, without=without)
     except CommandError as error:
         raise ClusterError(f"slurm: the job is not taken: {_said(error)}") from error
     return answer.stdout.strip().split(";")[0]

@@ -8,6 +8,8 @@ from pathlib import Path
 from cluster.job import Job, JobState, Submission
 from cluster.slurm import commands
 from cluster.slurm.script import log_file, script
+from recipes import environment
+from recipes.address import is_address
 from recipes.files import write_whole
 
 _SCRIPT = "job.sh"
@@ -24,7 +26,11 @@ class Slurm:
         write_whole(file, self.show(submission))
         # SLURM opens it before anything of ours runs.
         log_file(submission.run_dir).parent.mkdir(exist_ok=True)
-        return Job(kind="slurm", id=commands.submit(file))
+        recipe = submission.recipe
+        kept = environment.values(recipe.cluster.env)
+        if is_address(recipe.storage.path):
+            kept |= environment.for_storage()
+        return Job(kind="slurm", id=commands.submit(file, without=environment.secrets(kept)))
 
     def states(self, jobs: Sequence[Job]) -> list[JobState]:
         found = commands.states([job.id for job in jobs])
