@@ -58,6 +58,20 @@ def check_shared(folders: Mapping[str, Path]) -> None:
             _on_all(nodes, _clear, paths, nonce)
 
 
+def check_seen(what: str, folder: Path, files: Mapping[str, int], way_out: str) -> None:
+    """Check that all nodes see a folder with the same files, given with their sizes (bytes).
+
+    Raises `StorageError` that names the nodes which do not.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    answers = _on_all(nodes, _see, folder, dict(files))
+    blind = [f"{host} ({why})" for host, why in answers if why]
+    if blind:
+        raise StorageError(f"{what}: {folder} is not the same on {listed(blind)}. {way_out}")
+
+
 def _check_written(name: str, folder: Path, errors: Mapping[str, str]) -> None:
     """`errors` by the name of the node."""
     bad = [f"{host} ({error})" for host, error in errors.items() if error]
@@ -140,6 +154,21 @@ def _holds(file: Path, text: str) -> bool:
         return file.read_text(encoding="utf-8") == text
     except OSError:
         return False
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _see(node: str, folder: Path, files: Mapping[str, int]) -> tuple[str, str]:
+    """This node's name, and what it lacks, if anything."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            wrong = [name for name, size in files.items() if (folder / name).stat().st_size != size]
+            why = f"another {wrong[0]}" if wrong else ""
+        except OSError as error:
+            why = error.strerror or str(error)
+        if not why or time.monotonic() > end:
+            return socket.gethostname(), why
+        time.sleep(_ASK_AGAIN_S)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
