@@ -9,13 +9,17 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import BaseModelError
+from recipes.listing import listed
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_OLD_WEIGHTS = "pytorch_model*.bin"
+_WEIGHTS = ("*.safetensors", _OLD_WEIGHTS)
+_FILES = ("*.json", "*.model", "*.txt", "*.jinja", *_WEIGHTS)
 _WHOLE_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**20
 _PIECES = 32
@@ -37,13 +41,14 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     """The reference of a base whose files lie in `folder`."""
     is_hub_id = not source.startswith("sample:") and not Path(source).is_absolute()
     place = source if is_hub_id else str(folder)
-    return BaseRef(source=place, revision=revision, digest=_digest(folder))
+    return BaseRef(source=place, revision=revision, digest=digest_of(folder))
 
 
 def locate(source: str, revision: str | None, cache: Path, *, download: bool = True) -> Path:
     """The local folder of `base.source`, checked to hold a model.
 
-    A hub model is taken from the hub's own local cache, or downloaded into it first, if it may be.
+    A hub model is taken from the hub's own cache (HF_HUB_CACHE, HF_HOME) when it lies there, else
+    from `cache`/hub, which every node sees; what is missing is downloaded, if it may be.
     Raises `BaseModelError` when there is no such model or it has no weights.
     """
     if source.startswith("sample:"):
@@ -59,7 +64,7 @@ def locate(source: str, revision: str | None, cache: Path, *, download: bool = T
         if not folder.is_dir():
             raise BaseModelError(f"base.source = {source}: there is no such folder.{_near(folder)}")
     else:
-        folder = _from_hub(source, revision, download=download)
+        folder = _from_hub(source, revision, cache, download=download)
     _check(folder)
     return folder
 
@@ -82,15 +87,26 @@ def _near(folder: Path) -> str:
     return f" Did you mean {parent / near[0]}?" if near else ""
 
 
-def _from_hub(source: str, revision: str | None, *, download: bool) -> Path:
-    from huggingface_hub import snapshot_download
+def files_of(folder: Path) -> dict[str, int]:
+    """The files of a base that are used, with their sizes (bytes)."""
+    found = {file for pattern in _FILES for file in folder.glob(pattern)}
+    return {file.name: file.stat().st_size for file in sorted(found)}
+
+
+def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool) -> Path:
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    own = Path(constants.HF_HUB_CACHE)
+    is_there = (own / f"models--{source.replace('/', '--')}").is_dir()
     try:
         return Path(
             snapshot_download(
-                source, revision=revision, allow_patterns=patterns, local_files_only=not download
+                source,
+                revision=revision,
+                cache_dir=own if is_there else cache / "hub",
+                allow_patterns=[pattern for pattern in _FILES if pattern != _OLD_WEIGHTS],
+                local_files_only=not download,
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -101,7 +117,8 @@ def _from_hub(source: str, revision: str | None, *, download: bool) -> Path:
             ) from error
         raise BaseModelError(
             f"base.source = {source}: is no folder, and could not be had from the hub: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0]} Where nodes do not reach the hub, give `shoal prepare` "
+            "with cluster.kind=local on a machine that does, with the same storage.cache"
         ) from error
 
 
@@ -114,6 +131,21 @@ def _check(folder: Path) -> None:
         raise BaseModelError(
             f"{folder}: holds no weights ({' or '.join(_WEIGHTS)}); found: {found}"
         )
+    absent = sorted(name for name in _promised(folder) if not (folder / name).is_file())
+    if absent:
+        raise BaseModelError(
+            f"{folder}: lacks weights that its index names: {listed(absent)}. A download or copy "
+            "was cut off; repeat it"
+        )
+
+
+def _promised(folder: Path) -> set[str]:
+    """The files over which an index says that the weights are spread."""
+    promised: set[str] = set()
+    for file in folder.glob("*.index.json"):
+        with suppress(OSError, ValueError, KeyError, AttributeError):  # no index of weights
+            promised |= set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+    return promised
 
 
 def _weights(folder: Path) -> Iterator[Path]:
@@ -121,7 +153,7 @@ def _weights(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob(pattern))
 
 
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
     """sha256 over config and weights. Of a file above 64 MiB, its size and 32 pieces of 1 MiB:
     the whole of a 140 GB base would take minutes at every start."""
     total = hashlib.sha256()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from cluster.process import CommandError, run
 from recipes.cluster import Cluster
 
 _LOOK_S = 10.0
+
+Place = tuple[str, int]
+"""A process: its node by Ray's id, and its number there."""
 
 
 def num_nodes() -> int:
@@ -37,11 +40,23 @@ def name_of(node: str) -> str | None:
 
 def workers_that_fit(cluster: Cluster, *, gpu: bool, avoid: Collection[str] = ()) -> int:
     """Workers that the free resources of the nodes hold, nodes to `avoid` (Ray's ids) left out."""
+    free = ray._private.state.available_resources_per_node()
+    return room_for(cluster, free, gpu=gpu, closed={*avoid, *draining()})
+
+
+def room_for(
+    cluster: Cluster,
+    free: Mapping[str, Mapping[str, float]],
+    *,
+    gpu: bool,
+    closed: Collection[str] = (),
+) -> int:
+    """Workers that these free resources hold, given by node; a worker lies on one node as a whole.
+    Nodes that are `closed` count nothing."""
     needed = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if gpu else {})
-    closed = {*avoid, *draining()}
     return sum(
-        int(min(free.get(name, 0.0) // amount for name, amount in needed.items()))
-        for node, free in ray._private.state.available_resources_per_node().items()
+        int(min(of_node.get(name, 0.0) // amount for name, amount in needed.items()))
+        for node, of_node in free.items()
         if node not in closed
     )
 
@@ -62,20 +77,21 @@ class Looked:
     """Empty where it could not be read."""
 
 
-def look_at(node: str, pid: int) -> Looked:
-    """Look at a process on a node, from outside: it need not be able to answer."""
-    found = _on(node, _look, pid)
-    return found if found is not None else Looked(status="not reached", stack="")
+def look_at(places: Sequence[Place]) -> list[Looked]:
+    """Look at processes from outside: they need not be able to answer."""
+    return [
+        found if found is not None else Looked(status="not reached", stack="")
+        for found in _on_each(_look, places)
+    ]
 
 
-def kill(node: str, pid: int) -> bool:
-    """Kill a process of ours on a node; whether its node could be reached."""
-    return _on(node, _kill, pid) is not None
+def kill(places: Sequence[Place]) -> None:
+    """Kill processes of ours where their nodes can be reached."""
+    _on_each(_kill, places)
 
 
-def actor_processes(class_name: str) -> list[tuple[str, int]]:
-    """Node and process id of each living actor of a class that this driver, or an actor of its,
-    has started."""
+def actor_processes(class_name: str) -> list[Place]:
+    """Each living actor of a class that this driver, or an actor of its, has started."""
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     table = ray._private.state.state.actor_table(None, job, "ALIVE").values()
     return [
@@ -94,11 +110,25 @@ def kill_here(pids: Collection[int]) -> None:
                 process.kill()
 
 
-def _on(node: str, function: Any, pid: int) -> Any:
-    """The result of a remote function on a node; None when it does not come in time."""
-    here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+def _on_each(function: Any, places: Sequence[Place]) -> list[Any]:
+    """What a remote function finds of each process, on all nodes at the same time; None when its
+    node does not answer in time. However many nodes are gone, that is waited for once."""
+    asked = [
+        function.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        ).remote(pid)
+        for node, pid in places
+    ]
+    if not asked:
+        return []
+    done, _ = ray.wait(asked, num_returns=len(asked), timeout=_LOOK_S)
+    answered = set(done)
+    return [_result(one) if one in answered else None for one in asked]
+
+
+def _result(done: Any) -> Any:
     try:
-        return ray.get(function.options(scheduling_strategy=here).remote(pid), timeout=_LOOK_S)
+        return ray.get(done)
     except ray.exceptions.RayError:
         return None
 

@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,16 @@ def run(
     *,
     timeout_s: float,
     env: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
     cwd: str | Path | None = None,
     check: bool = True,
 ) -> Completed:
     """Run `command` without a shell, wait for it, and return what it printed.
 
-    `env` is added to this process's own environment. The command reads nothing (stdin is empty)
-    and is decoded as UTF-8, with bytes that are not UTF-8 replaced. When `timeout_s` seconds have
-    passed, or this call is interrupted, the command is killed together with its children.
+    `env` is added to this process's own environment, the variables of `without` are taken out of
+    it. The command reads nothing (stdin is empty) and is decoded as UTF-8, with bytes that are not
+    UTF-8 replaced. When `timeout_s` seconds have passed, or this call is interrupted, the command
+    is killed together with its children.
 
     Raises CommandError when the command cannot be started or runs out of time, and, with `check`,
     when it ends with a status other than 0.
@@ -67,7 +69,8 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **env} if env else None,
+            env={name: text for name, text in os.environ.items() if name not in without}
+            | dict(env or {}),
             cwd=cwd,
             encoding="utf-8",
             errors="replace",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -121,6 +122,9 @@ class LocalRay:
         self._vital: list[psutil.Process] = []
 
     def open(self) -> None:
+        # Ray 2.60 asks for a token by default, and keeps one that anybody on the machine can read
+        # in ~/.ray. This one is known to this process and those it starts, and written nowhere.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         here = psutil.Process()
         before = here.children()
         with _reaching("this machine"):

@@ -30,11 +30,9 @@ class Scheduler(Protocol):
         Raises `RecipeError`, as `show_sweep` does, when this scheduler cannot take them together.
         """
 
-    def state(self, job: Job) -> JobState:
-        """How a job is now. One that the scheduler does not know any more has ended."""
-
     def states(self, jobs: Sequence[Job]) -> list[JobState]:
-        """How several jobs are now, in their order, asked for together where that is possible."""
+        """How jobs of the same address are now, asked for at once. One that the scheduler does not
+        know any more has ended."""
 
     def cancel(self, job: Job) -> None:
         """End a job that waits, or end it as fast as the scheduler does."""

@@ -14,6 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from recipes.errors import ClusterError, StorageError
+from recipes.listing import listed
 
 _TIMEOUT_S = 120.0
 # A network file system may show a new file to others a little later.
@@ -23,6 +24,10 @@ _ASK_AGAIN_S = 0.5
 
 def check_shared(folders: Mapping[str, Path]) -> None:
     """Check folders, each named by its key of the recipe.
+
+    One node reads what all have written, and all read what that one has written: were two of them
+    to see different folders, one would differ from the first's. That is two small files a node;
+    each reading those of all others would be a million on a thousand nodes, at one file server.
 
     Raises `StorageError` that names the nodes which do not see a folder, cannot write into it, or
     see another one of the same name.
@@ -37,42 +42,68 @@ def check_shared(folders: Mapping[str, Path]) -> None:
         for name, folder in folders.items():
             _check_written(name, folder, {told[""]: told[str(folder)] for told in written})
         hosts = [told[""] for told in written]
-        read = _on_all(nodes, _read, paths, [f"{nonce}-{node}" for node in nodes])
+        files = [f"{nonce}-{node}" for node in nodes]
+        (of_all,) = _on_all(nodes[:1], _read, paths, files)
+        of_first = _on_all(nodes[1:], _read, paths, files[:1])
         for name, folder in folders.items():
-            _check_read(name, folder, hosts, [told[str(folder)] for told in read])
+            check_read(
+                name,
+                folder,
+                hosts,
+                by_first=of_all[str(folder)],
+                of_first=[told[str(folder)][0] for told in of_first],
+            )
     finally:
         with suppress(ClusterError):
             _on_all(nodes, _clear, paths, nonce)
+
+
+def check_seen(what: str, folder: Path, files: Mapping[str, int], way_out: str) -> None:
+    """Check that all nodes see a folder with the same files, given with their sizes (bytes).
+
+    Raises `StorageError` that names the nodes which do not.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    answers = _on_all(nodes, _see, folder, dict(files))
+    blind = [f"{host} ({why})" for host, why in answers if why]
+    if blind:
+        raise StorageError(f"{what}: {folder} is not the same on {listed(blind)}. {way_out}")
 
 
 def _check_written(name: str, folder: Path, errors: Mapping[str, str]) -> None:
     """`errors` by the name of the node."""
     bad = [f"{host} ({error})" for host, error in errors.items() if error]
     if bad:
-        raise StorageError(f"{name} = {folder}: cannot be used on {_listed(bad)}. {_way_out(name)}")
+        raise StorageError(f"{name} = {folder}: cannot be used on {listed(bad)}. {_way_out(name)}")
 
 
-def _check_read(
-    name: str, folder: Path, hosts: Sequence[str], found: Sequence[Sequence[bool]]
+def check_read(
+    name: str,
+    folder: Path,
+    hosts: Sequence[str],
+    *,
+    by_first: Sequence[bool],
+    of_first: Sequence[bool],
 ) -> None:
-    """`found[reader][writer]` tells whether one node has read what another has written."""
-    for reader, row in zip(hosts, found, strict=True):
-        unseen = [writer for writer, seen in zip(hosts, row, strict=True) if not seen]
-        if unseen:
-            raise StorageError(
-                f"{name} = {folder}: {reader} does not see what {_listed(unseen)} wrote there: "
-                f"each has a folder of its own. {_way_out(name)}"
-            )
+    """`by_first` tells which nodes' files the first has read, itself included, `of_first` which of
+    the others have read the first's. Raises `StorageError`."""
+    unseen = [host for host, seen in zip(hosts, by_first, strict=True) if not seen]
+    blind = [host for host, seen in zip(hosts[1:], of_first, strict=True) if not seen]
+    if not unseen and not blind:
+        return
+    what = (
+        f"{hosts[0]} does not see what {listed(unseen)} wrote there"
+        if unseen
+        else f"what {hosts[0]} wrote there is not seen by {listed(blind)}"
+    )
+    raise StorageError(f"{name} = {folder}: {what}: each has a folder of its own. {_way_out(name)}")
 
 
 def _way_out(name: str) -> str:
     also = ", or an s3:// address" if name == "storage.path" else ""
     return f"Name a folder that every node sees, such as one on a network file system{also}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
 
 def _on_all(nodes: Sequence[str], function: Any, *arguments: Any) -> list[Any]:
@@ -123,6 +154,21 @@ def _holds(file: Path, text: str) -> bool:
         return file.read_text(encoding="utf-8") == text
     except OSError:
         return False
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _see(node: str, folder: Path, files: Mapping[str, int]) -> tuple[str, str]:
+    """This node's name, and what it lacks, if anything."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            wrong = [name for name, size in files.items() if (folder / name).stat().st_size != size]
+            why = f"another {wrong[0]}" if wrong else ""
+        except OSError as error:
+            why = error.strerror or str(error)
+        if not why or time.monotonic() > end:
+            return socket.gethostname(), why
+        time.sleep(_ASK_AGAIN_S)
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -260,6 +260,8 @@ def _late_line(details: Mapping[str, Any]) -> str:
     who = f"Rank {details['rank']} on {details['host']} (process {details['pid']})"
     if not details["alone"]:
         who += ", like all others,"
+    elif details["late_ranks"] > 1:
+        who += f", one of {details['late_ranks']},"
     return (
         f"{who} is late by {details['late_s']:.0f} s in step {details['step']}, "
         f"{details['phase']}; the process is {details['status']}. Its stack: {details['stack']}"

@@ -26,6 +26,7 @@ from launcher.mailbox import MailboxReporter, open_mailbox, start_beating
 from launcher.policy import Fault, means_the_limit, must_stop
 from launcher.signals import Wishes
 from launcher.watch import Watch
+from recipes import environment
 from recipes.errors import ClusterError, TrainingError
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def _elsewhere(avoid: frozenset[str]) -> dict[str, str] | None:
 
 
 def _worker_environment(gpu: bool, threads: int) -> dict[str, str]:
-    environment = {
+    own = {
         "DS_ACCELERATOR": "cuda" if gpu else "cpu",
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
@@ -281,27 +282,27 @@ def _worker_environment(gpu: bool, threads: int) -> dict[str, str]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
     passed_on = ("HF_HOME", "TORCH_EXTENSIONS_DIR", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME")
-    return environment | {name: os.environ[name] for name in passed_on if name in os.environ}
+    return own | {name: os.environ[name] for name in passed_on if name in os.environ}
 
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """What opens the object storage of a run to its ranks. Not in Ray's runtime environment, which
-    Ray writes down; for the same reason it shows nothing of itself."""
+    """The variables that a run's ranks are given: those that its recipe names, and what opens its
+    object storage. Not in Ray's runtime environment, which Ray writes down and shows; for the same
+    reason it shows nothing of itself."""
 
-    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, job: Job) -> _Access:
-        if job.address is None:
-            return cls()
-        return cls({name: text for name, text in os.environ.items() if name.startswith("AWS_")})
+        named = environment.values(job.recipe.cluster.env)
+        return cls(named if job.address is None else named | environment.for_storage())
 
 
 def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     """The training function of Ray Train, on each worker."""
     job: Job = config["job"]
-    os.environ.update(config["access"].environment)
+    os.environ.update(config["access"].variables)
     import ray.train
 
     rank = ray.train.get_context().get_world_rank()

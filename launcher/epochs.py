@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
+import numpy.typing as npt
+
+from recipes.errors import DataError
 from trainer.ledger import Account, Entry
 
 
@@ -29,41 +33,73 @@ def epochs_of(account: Account) -> list[Epoch]:
     """The epochs that a run has seen, from its ledger alone.
 
     Batch b holds the positions [b·B, (b+1)·B) of the endless sequence of epochs; what an epoch
-    should have seen follows from the batches that were done, or left out, up to the last.
+    should have seen follows from the batches that were done, or left out, up to the last. Steps are
+    read one after another, and only what the epoch under way has seen is kept.
+
+    Raises `DataError` when a step goes back to an earlier batch.
     """
-    entries, num_rows = account.entries, account.num_rows
-    if not entries:
-        return []
-    batch_size = len(entries[0].rows)
-    done = {entry.batch for entry in entries}
-    end = (max(done) + 1) * batch_size
-    skipped = Counter(
-        position // num_rows
-        for batch in range(max(done) + 1)
-        if batch not in done
-        for position in range(batch * batch_size, (batch + 1) * batch_size)
-    )
-    rows: dict[int, Counter[int]] = {}
-    samples: dict[int, Counter[int]] = {}
-    for entry in entries:
-        for place, (row, ids) in enumerate(zip(entry.rows, entry.samples, strict=True)):
-            epoch = (entry.batch * batch_size + place) // num_rows
-            rows.setdefault(epoch, Counter())[row] += 1
-            samples.setdefault(epoch, Counter()).update(ids)
-    return [
-        Epoch(
-            number=epoch + 1,
-            rows=len(rows.get(epoch, ())),
-            samples=len(samples.get(epoch, ())),
-            whole=(epoch + 1) * num_rows <= end,
-            repeated=sorted(i for i, n in samples.get(epoch, Counter()).items() if n > 1),
-            lost=min(num_rows, end - epoch * num_rows) - skipped[epoch] - len(rows.get(epoch, ())),
-            skipped=skipped[epoch],
+    num_rows = account.num_rows
+    found: list[Epoch] = []
+    seen = _Seen(0, num_rows)
+    end = 0  # of the last batch
+    for entry in account.entries:
+        first, size = entry.batch * len(entry.rows), len(entry.rows)
+        if first < end:
+            raise DataError(f"ledger: step {entry.step} goes back to batch {entry.batch}")
+        for begin, stop in chain(_cut(end, first, num_rows), _cut(first, first + size, num_rows)):
+            if begin >= seen.end:
+                found.append(seen.closed(begin))
+                seen = _Seen(seen.number + 1, num_rows)
+            if begin < first:
+                seen.skipped += stop - begin
+            else:
+                part = slice(begin - first, stop - first)
+                seen.take(entry.rows[part], entry.samples[part])
+        end = first + size
+    return [*found, seen.closed(end)] if end else found
+
+
+def _cut(begin: int, end: int, num_rows: int) -> Iterator[tuple[int, int]]:
+    """A range of positions, cut where epochs end."""
+    while begin < end:
+        stop = min(end, (begin // num_rows + 1) * num_rows)
+        yield begin, stop
+        begin = stop
+
+
+class _Seen:
+    """One epoch while its steps are read."""
+
+    def __init__(self, number: int, num_rows: int) -> None:
+        self.number = number  # counted from 0
+        self.begin, self.end = number * num_rows, (number + 1) * num_rows
+        self.skipped = 0
+        self._rows: list[npt.NDArray[np.int64]] = []
+        self._samples: list[npt.NDArray[np.int64]] = []
+
+    def take(self, rows: Sequence[int], samples: Sequence[Sequence[int]]) -> None:
+        self._rows.append(np.array(rows, np.int64))
+        self._samples.append(np.fromiter(chain.from_iterable(samples), np.int64))
+
+    def closed(self, end: int) -> Epoch:
+        """What became of it; the run has come to the position `end`."""
+        rows = np.unique(_joined(self._rows))
+        samples, times = np.unique(_joined(self._samples), return_counts=True)
+        return Epoch(
+            number=self.number + 1,
+            rows=len(rows),
+            samples=len(samples),
+            whole=self.end <= end,
+            repeated=samples[times > 1].tolist(),
+            lost=min(self.end, end) - self.begin - self.skipped - len(rows),
+            skipped=self.skipped,
         )
-        for epoch in range((end + num_rows - 1) // num_rows)
-    ]
 
 
-def find_sample(entries: Sequence[Entry], sample: int) -> list[Entry]:
+def _joined(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def find_sample(entries: Iterable[Entry], sample: int) -> list[Entry]:
     """The steps that consumed a sample."""
     return [entry for entry in entries if any(sample in ids for ids in entry.samples)]

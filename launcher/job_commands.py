@@ -100,10 +100,10 @@ def ps(
     storage: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
 ) -> None:
     """List runs, the last changed last."""
-    from launcher import looking, runs
+    from launcher import looking
     from launcher.terminal import open_display
 
-    seen = looking.see_all([storage / name for name in runs.names(storage)])
+    seen = looking.see_all(storage)
     if not seen:
         typer.echo(f"There are no runs in {storage}")
         return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cluster.job import Job, JobKind, JobState
+from cluster.job import Job, JobState
 from cluster.job_words import ASK_AGAIN, EXCLUDE_FILE, INTERRUPTED
 from cluster.schedulers import scheduler
 from cluster.slurm.exclusion import Exclusion
@@ -63,24 +63,21 @@ def state_of(run_dir: Path) -> JobState:
 
 
 def states_of(run_dirs: Sequence[Path]) -> list[JobState]:
-    """What runs each of several runs; a scheduler is asked once for all of its jobs."""
-    found = [job_of(run_dir) for run_dir in run_dirs]
-    told: dict[Job, JobState] = {}
-    for kind in {job.kind for job in found if job is not None}:
-        own = [job for job in found if job is not None and job.kind == kind]
-        told |= zip(own, _states(kind, own), strict=True)
+    """The same of many runs. A scheduler is asked once for all the jobs that it has."""
+    jobs = [job_of(run_dir) for run_dir in run_dirs]
+    found: dict[Job, JobState] = {}
+    for place in {(job.kind, job.address) for job in jobs if job is not None}:
+        own = [job for job in jobs if job is not None and (job.kind, job.address) == place]
+        try:
+            states = scheduler(place[0]).states(own)
+        except ClusterError as error:
+            # Runs of other places are still worth telling.
+            states = [JobState(phase="unknown", why=str(error))] * len(own)
+        found |= zip(own, states, strict=True)
     return [
-        told[job] if job is not None else _state_here(run_dir)
-        for run_dir, job in zip(run_dirs, found, strict=True)
+        found[job] if job is not None else _state_here(run_dir)
+        for run_dir, job in zip(run_dirs, jobs, strict=True)
     ]
-
-
-def _states(kind: JobKind, own: Sequence[Job]) -> list[JobState]:
-    try:
-        return scheduler(kind).states(own)
-    except ClusterError as error:
-        # Runs of other places are still worth telling.
-        return [JobState(phase="unknown", why=str(error))] * len(own)
 
 
 def _state_here(run_dir: Path) -> JobState:
@@ -120,6 +117,7 @@ _ENDS: Mapping[str, Word] = {
     "interrupted": "stopped",
     "not_formed": "not formed",
 }
+_TURNS = (*_ENDS, "started")
 
 
 _BY_STATUS: Mapping[int, Word] = {0: "finished", ASK_AGAIN: "stopped", INTERRUPTED: "stopped"}
@@ -168,7 +166,17 @@ def noted(run_dir: Path, drive: Callable[[], None]) -> None:
 def last_turn(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The last beginning or end of a run since it was submitted, if there was any."""
     since = _since_submitted(events)
-    return next((e for e in reversed(since) if e["event"] in (*_ENDS, "started")), None)
+    return next((e for e in reversed(since) if e["event"] in _TURNS), None)
+
+
+def tell_last(newest_first: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of a run's events those that `told` needs, in order: no more is asked for."""
+    found: list[Mapping[str, Any]] = []
+    for event in newest_first:
+        found.insert(0, event)
+        if event["event"] in (*_TURNS, "submitted"):
+            break
+    return found
 
 
 def _since_submitted(events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

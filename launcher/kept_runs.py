@@ -13,6 +13,7 @@ from adapters.object_store import ObjectStore
 from launcher import run_names
 from recipes.address import join, last_name, parent, what_is_wrong, working_folder
 from recipes.errors import CheckpointError, StorageError
+from recipes.listing import listed
 from recipes.load import load
 
 _RECIPE = "recipe.yaml"
@@ -82,4 +83,4 @@ def _hint(address: str) -> str:
     near = run_names.near(last_name(address), known)
     if near:
         return f"Did you mean {join(above, near)}?"
-    return f"Runs in {above}: {', '.join(known) or 'none'}"
+    return f"Runs in {above}: {listed(known) or 'none'}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from launcher.jobs import Told
 from launcher.log_files import rank_log
 from launcher.terminal import seconds_text
 from recipes.errors import CheckpointError
-from trainer.metrics import read_steps
+from recipes.listing import listed
+from trainer.metrics import last_step
 
 _POLL_S = 2.0
 # A job's last lines may reach this machine a little later than its end, on a network file system.
@@ -54,18 +56,17 @@ COLUMNS = ("run", "place", "state", "step", "loss", "changed")
 
 def see(run_dir: Path) -> Seen:
     """Look at a run. Raises `ClusterError` when its scheduler cannot be asked."""
-    return see_all([run_dir])[0]
+    return _seen(run_dir, jobs.state_of(run_dir))
 
 
-def see_all(run_dirs: Sequence[Path]) -> list[Seen]:
-    """Look at several runs. Raises `ClusterError` when a scheduler cannot be asked."""
-    states = jobs.states_of(run_dirs)
-    return [_seen(run_dir, state) for run_dir, state in zip(run_dirs, states, strict=True)]
+def see_all(storage: Path) -> list[Seen]:
+    """Look at all runs of a folder, at the ends of their files only."""
+    folders = [storage / name for name in runs.names(storage)]
+    return [_seen(*one) for one in zip(folders, jobs.states_of(folders), strict=True)]
 
 
 def _seen(run_dir: Path, state: JobState) -> Seen:
-    events = runs.read_events(run_dir)
-    last = next(iter(read_steps(run_dir / "metrics.jsonl")[-1:]), {})
+    last = last_step(run_dir / "metrics.jsonl") or {}
     files = [
         file for file in (run_dir / "events.jsonl", run_dir / "metrics.jsonl") if file.exists()
     ]
@@ -73,7 +74,7 @@ def _seen(run_dir: Path, state: JobState) -> Seen:
     return Seen(
         name=run_dir.name,
         job=jobs.job_of(run_dir),
-        told=jobs.told(state, events),
+        told=jobs.told(state, jobs.tell_last(runs.events_from_end(run_dir))),
         step=last.get("step"),
         loss=last.get("loss"),
         changed=datetime.fromtimestamp(changed, UTC),
@@ -82,7 +83,8 @@ def _seen(run_dir: Path, state: JobState) -> Seen:
 
 def recent_events(run_dir: Path, count: int) -> list[str]:
     """The last events, each as one line."""
-    return [_event_line(event) for event in runs.read_events(run_dir)[-count:]]
+    last = islice(runs.events_from_end(run_dir), count)
+    return [_event_line(event) for event in reversed(list(last))]
 
 
 def _event_line(event: Mapping[str, Any]) -> str:
@@ -106,7 +108,7 @@ def _log_of(run_dir: Path, rank: int | None) -> Callable[[int], bytes]:
         return partial(scheduler(job.kind).log, job, run_dir)
     file = rank_log(run_dir, rank or 0)
     if not file.exists():
-        known = ", ".join(path.name for path in sorted(file.parent.glob("*.log")))
+        known = listed([path.name for path in sorted(file.parent.glob("*.log"))])
         raise CheckpointError(f"{file}: there is no such log. There are: {known or 'none yet'}")
     return partial(_read, file)
 

@@ -19,7 +19,8 @@ from launcher import kept_runs, run_names
 from recipes import resolved
 from recipes.address import is_address
 from recipes.errors import CheckpointError, StorageError
-from recipes.files import whole_folder
+from recipes.files import lines_from_end, whole_folder
+from recipes.listing import listed
 from recipes.load import load
 from recipes.recipe import Recipe
 
@@ -96,7 +97,7 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
         return newest.resolve()
     known = names(storage)
     near = run_names.near(reference, known)
-    hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {', '.join(known) or 'none'}"
+    hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {listed(known) or 'none'}"
     raise CheckpointError(f"{reference}: there is no such run. {hint}")
 
 
@@ -206,6 +207,13 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
         with suppress(json.JSONDecodeError):  # a line that is cut off
             found.append(json.loads(line))
     return found
+
+
+def events_from_end(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """The events of a run, the last first; no more is read than is asked for."""
+    for line in lines_from_end(run_dir / "events.jsonl"):
+        with suppress(json.JSONDecodeError):  # a line that is cut off
+            yield json.loads(line)
 
 
 def read_evaluation(run_dir: Path, when: str) -> dict[str, Any] | None:

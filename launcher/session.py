@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.base_ref import base_ref, locate
+from adapters.base_ref import base_ref, files_of, locate
 from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
 from cluster.inside import is_inside
@@ -25,7 +25,7 @@ from launcher.prepare import prepare as prepare_data
 from launcher.quiet import quiet_transformers
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
-from recipes import address, resolved
+from recipes import address, environment, resolved
 from recipes.errors import CheckpointError, DataError, NodesLostError, ShoalError, StorageError
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
@@ -93,6 +93,7 @@ def _run(
     forked: Path | None = None,
 ) -> Outcome:
     recipe = loaded.recipe
+    environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
     base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
@@ -106,6 +107,7 @@ def _run(
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
         _check_shared(storage, cache)
+        _check_base_seen(recipe, base_folder)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
@@ -186,6 +188,18 @@ def _check_shared(storage: str, cache: Path) -> None:
         except OSError as error:
             raise StorageError(f"{name} = {folder}: cannot be made: {error.strerror}") from error
     check_shared(folders)
+
+
+def _check_base_seen(recipe: Recipe, folder: Path) -> None:
+    from cluster.shared_folders import check_seen
+
+    check_seen(
+        f"base.source = {recipe.base.source}",
+        folder,
+        files_of(folder),
+        "Name a folder that every node sees; for a model of the hub, set HF_HUB_CACHE to one, such "
+        f"as {recipe.storage.cache}/hub",
+    )
 
 
 def _storage(recipe: Recipe, earlier: Path | None) -> str:

@@ -13,7 +13,7 @@ from cluster.kuberay import manifest
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
 from launcher.prepare import find_sources
-from recipes import resolved
+from recipes import environment, resolved
 from recipes.errors import ClusterError, RecipeError
 from recipes.files import write_whole
 from recipes.load import DEFAULT, LoadedRecipe, load
@@ -50,6 +50,7 @@ def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
 
 def check(recipe: Recipe) -> None:
     """Raises a `ShoalError` for what can be known to be wrong with a run before it is handed in."""
+    environment.values(recipe.cluster.env)
     if kind_of(recipe) == "slurm":  # other clusters' files are not seen from here
         find_sources(recipe.data, Path(recipe.storage.cache))
     runs.check_writable(recipe.storage.path)

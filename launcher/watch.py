@@ -16,6 +16,8 @@ from launcher.faults import Whereabouts
 from launcher.hangs import Beat, Late, find_late
 
 _WORKER = "RayTrainWorker"
+# Of a thousand ranks that wait for something together, the stacks of some tell what it is.
+_LOOKED_AT = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,22 +70,23 @@ class Watch:
             return
         heard = {(where.node, where.pid) for where in ranks.values()}
         silent = [place for place in nodes.actor_processes(_WORKER) if place not in heard]
-        looked = ", ".join(
-            f"process {pid} is {nodes.look_at(node, pid).status}" for node, pid in silent
-        )
+        looked = [
+            f"process {pid} is {found.status}"
+            for (_, pid), found in zip(silent, nodes.look_at(silent[:_LOOKED_AT]), strict=False)
+        ]
         self.hang = (
             f"{self.num_ranks - len(ranks)} of {self.num_ranks} workers did not start in "
-            f"{waited:.0f} s ({looked or 'there is no process'})"
+            f"{waited:.0f} s ({', '.join(looked) or 'there is no process'})"
         )
-        for node, pid in silent:
-            nodes.kill(node, pid)
+        nodes.kill(silent)
 
     def _tell(
         self, late: Late, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]
     ) -> None:
-        for rank in late.ranks:
+        told = late.ranks[:_LOOKED_AT]
+        found = nodes.look_at([(ranks[rank].node, ranks[rank].pid) for rank in told])
+        for rank, looked in zip(told, found, strict=True):
             where, beat = ranks[rank], beats[rank]
-            looked = nodes.look_at(where.node, where.pid)
             file = self.logs / f"late_rank_{rank:03d}.txt"
             head = f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {_text(rank, where, beat)} ---\n"
             with suppress(OSError), file.open("a", encoding="utf-8") as stream:
@@ -100,6 +103,7 @@ class Watch:
                     "late_s": round(late.late_s, 1),
                     "limit_s": round(late.limit_s, 1),
                     "status": looked.status,
+                    "late_ranks": len(late.ranks),
                     "alone": len(late.ranks) < self.num_ranks,
                     "stack": str(file),
                 },
@@ -110,8 +114,7 @@ class Watch:
         self.hang = f"{_text(first, ranks[first], beats[first])}, was late by {late.late_s:.0f} s"
         if len(late.ranks) < self.num_ranks:
             self.hung_node = ranks[first].node
-        for rank in late.ranks:
-            nodes.kill(ranks[rank].node, ranks[rank].pid)
+        nodes.kill([(ranks[rank].node, ranks[rank].pid) for rank in late.ranks])
 
 
 def _text(rank: int, where: Whereabouts, beat: Beat) -> str:

@@ -17,6 +17,9 @@ class Base:
     revision: str | None = None
     """Commit or tag of a hub model; a folder has none."""
 
+    copy_to: str | None = None
+    """Folder on each node's own disk, such as `$SLURM_TMPDIR`, for a copy that its ranks share."""
+
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of base and activations; `auto` is bfloat16 on GPUs and the faster one on CPUs."""
 
@@ -30,6 +33,13 @@ class Base:
     """Recompute activations in the backward pass: less memory for about a third more time."""
 
     def problems(self) -> Iterator[Problem]:
+        if self.copy_to is not None and not self.copy_to.startswith(("/", "$")):
+            yield Problem(
+                path="base.copy_to",
+                value=self.copy_to,
+                message="is no folder that every node can have",
+                allowed="an absolute path, which may begin with a variable such as $SLURM_TMPDIR",
+            )
         if not self.source.strip():
             yield Problem(path="base.source", value=self.source, message="is empty")
         if self.revision is not None and self.source.startswith(("sample:", "/", ".", "~")):

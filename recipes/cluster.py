@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from recipes.environment import is_name
 from recipes.problem import Problem
 
 AUTO_ADDRESS = "auto"
@@ -35,7 +36,18 @@ class Cluster:
     interface: str | None = None
     """Network interface for Ray and the workers, such as `ib0`; found out when left out."""
 
+    env: list[str] = field(default_factory=list)
+    """Names of the shell's variables that the workers get, such as `HF_TOKEN`; never values."""
+
     def problems(self) -> Iterator[Problem]:
+        for number, name in enumerate(self.env, start=1):
+            if not is_name(name):  # what it is may be a secret, and is not shown
+                yield Problem(
+                    path="cluster.env",
+                    message=f"item {number} is no name of a variable",
+                    allowed="names such as HF_TOKEN, without a value",
+                    hint="Set the value in the shell that starts or submits the run",
+                )
         if self.cpus_per_worker < 1:
             yield Problem(
                 path="cluster.cpus_per_worker",

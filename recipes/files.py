@@ -12,6 +12,8 @@ from pathlib import Path
 
 from recipes.errors import StorageError
 
+_BLOCK_BYTES = 16 * 2**10
+
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
@@ -49,6 +51,29 @@ def write_whole(file: Path, text: str) -> None:
         raise StorageError(f"{file}: cannot be written: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def lines_from_end(file: Path) -> Iterator[bytes]:
+    """The lines of a file, the last first, without their ends; nothing of one that is not there.
+
+    Only as much is read as is asked for, and a last line that is being written counts as one.
+    """
+    try:
+        stream = file.open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        place = stream.seek(0, os.SEEK_END)
+        rest = b""
+        while place > 0:
+            size = min(_BLOCK_BYTES, place)
+            place -= size
+            stream.seek(place)
+            first, *whole = (stream.read(size) + rest).split(b"\n")
+            yield from (line for line in reversed(whole) if line)
+            rest = first
+        if rest:
+            yield rest
 
 
 def sha256(file: Path) -> str:

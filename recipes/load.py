@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipes import schema, shipped
+from recipes.environment import interpolated_secret
 from recipes.errors import RecipeError
 from recipes.problem import Problem, did_you_mean
 from recipes.recipe import Recipe, all_problems
@@ -158,6 +159,11 @@ def _resolve(values: Mapping[str, Any]) -> dict[str, Any]:
     tree = OmegaConf.create({})
     for path, value in values.items():
         OmegaConf.update(tree, path, value, force_add=True)
+        if name := interpolated_secret(value):
+            raise RecipeError(
+                f"{path}: would write the value of {name} into the run's folder. Name it in "
+                f"cluster.env: [{name}], which hands it to the workers alone"
+            )
     try:
         OmegaConf.resolve(tree)
     except OmegaConfBaseException as error:

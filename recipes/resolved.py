@@ -25,6 +25,7 @@ FREE = (
     # Told apart by the digests of what they hold, which a checkpoint names; they may move.
     "base.source",
     "base.revision",
+    "base.copy_to",
     "data.train",
     "data.held_out",
     "train.micro_batch_size",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from recipes.environment import assigned_secret
 from recipes.problem import Problem
 
 _TIME = re.compile(r"(\d+-)?\d+(:\d{2}){0,2}")
@@ -31,6 +32,7 @@ _OWN_OPTIONS = {
     "mem": "memory",
     "exclusive": "exclusive",
     "exclude": "exclude",
+    "export": "cluster.env",
     "x": "exclude",
     "signal": "signal_s",
     "requeue": "max_requeues",
@@ -155,6 +157,13 @@ class Slurm:
         for node in self.exclude:
             if not node or any(letter.isspace() for letter in node):
                 yield Problem(path="slurm.exclude", value=node, message="is no node's name")
+        for line in self.setup:
+            if secret := assigned_secret(line):  # the value is not shown
+                yield Problem(
+                    path="slurm.setup",
+                    message=f"would write the value of {secret} into the job's script",
+                    hint=f"Set it in the shell that submits, and name it: cluster.env: [{secret}]",
+                )
         for line in (*self.setup, *self.container_mounts):
             if "\n" in line:
                 yield Problem(
@@ -167,6 +176,7 @@ class Slurm:
 
 def _option_problems(option: str) -> Iterator[Problem]:
     name = option.lstrip("-").split("=")[0].split(" ")[0]
+    own = _OWN_OPTIONS.get(name)
     if not option.startswith("-") or "\n" in option:
         yield Problem(
             path="slurm.extra",
@@ -174,12 +184,12 @@ def _option_problems(option: str) -> Iterator[Problem]:
             message="is no option of sbatch",
             hint="Write it as after #SBATCH, such as --mail-type=END",
         )
-    elif name in _OWN_OPTIONS:
+    elif own is not None:
         yield Problem(
             path="slurm.extra",
-            value=option,
+            value=option.split("=")[0],  # the rest may be a secret, of --export
             message="has a key of its own",
-            hint=f"Set slurm.{_OWN_OPTIONS[name]}",
+            hint=f"Set {own if '.' in own else f'slurm.{own}'}",
         )
     elif name in _FIXED_OPTIONS:
         yield Problem(

@@ -8,12 +8,18 @@ after which step the attempt went on; later attempts replace the steps of earlie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from recipes.errors import DataError, StorageError
+
+# How the line of a step begins; its number follows.
+_BEGINNING = b'{"step":'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +77,74 @@ class Account:
     """Steps that a later attempt did again."""
 
 
+class Entries(Sequence[Entry]):
+    """Steps as they lie in the files, read when they are asked for.
+
+    A long run of many workers has seen tens of millions of rows: as Python's numbers they would
+    take gigabytes. What is kept of a step is where its line begins.
+    """
+
+    def __init__(self) -> None:
+        self._files: list[Path] = []
+        self._steps = array("q")
+        self._file_of = array("l")
+        self._offsets = array("q")
+
+    def add(self, file: Path, after_step: int, steps: Iterable[tuple[int, int]]) -> int:
+        """Take the numbers and places of one attempt's steps: how many it has done again."""
+        kept = bisect_right(self._steps, after_step)
+        dropped = len(self._steps) - kept
+        for column in (self._steps, self._file_of, self._offsets):
+            del column[kept:]
+        self._files.append(file)
+        for step, offset in steps:
+            self._steps.append(step)
+            self._file_of.append(len(self._files) - 1)
+            self._offsets.append(offset)
+        return dropped
+
+    def missing(self) -> int | None:
+        """The first step that is not there, though a later one is."""
+        return next((n for n, step in enumerate(self._steps, start=1) if step != n), None)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self._read(range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        if isinstance(index, slice):
+            return list(self._read(range(len(self))[index]))
+        return next(self._read([range(len(self))[index]]))
+
+    def _read(self, places: Iterable[int]) -> Iterator[Entry]:
+        for number, run in groupby(places, lambda place: self._file_of[place]):
+            with self._files[number].open("rb") as stream:
+                for place in run:
+                    if stream.tell() != self._offsets[place]:
+                        stream.seek(self._offsets[place])
+                    yield Entry(**json.loads(stream.readline()))
+
+
 def read_ledger(folder: Path) -> Account:
     """All attempts put together. Raises `DataError` when a step is missing."""
-    entries: list[Entry] = []
+    entries = Entries()
     num_rows = attempts = redone = 0
     for file in _files(folder):
-        lines = _lines(file)
-        header = next(lines, None)
+        header = _header(file)
         if header is None:
             continue  # killed before its first line was written
-        kept = [entry for entry in entries if entry.step <= header["after_step"]]
         num_rows = header["num_rows"]
         attempts += 1
-        redone += len(entries) - len(kept)
-        entries = kept + [Entry(**line) for line in lines]
-    for place, entry in enumerate(entries, start=1):
-        if entry.step != place:
-            raise DataError(f"{folder}: step {place} is missing from the ledger")
+        redone += entries.add(file, header["after_step"], _places(file))
+    missing = entries.missing()
+    if missing is not None:
+        raise DataError(f"{folder}: step {missing} is missing from the ledger")
     return Account(entries=entries, num_rows=num_rows, attempts=attempts, redone=redone)
 
 
@@ -95,11 +152,25 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("attempt_*.jsonl"))
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of one attempt; a last one that was cut off is left out."""
-    with file.open(encoding="utf-8") as stream:
+def _header(file: Path) -> dict[str, Any] | None:
+    """The first line of an attempt, or None when it was cut off."""
+    with file.open("rb") as stream:
+        line = stream.readline()
+    header: dict[str, Any] | None = json.loads(line) if _is_whole(line) else None
+    return header
+
+
+def _places(file: Path) -> Iterator[tuple[int, int]]:
+    """Number and place (bytes) of each step of an attempt; a last one that was cut off is left out.
+    Of a line no more than its beginning is taken apart."""
+    with file.open("rb") as stream:
+        place = len(stream.readline())
         for line in stream:
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
+            if not _is_whole(line):
                 return
+            yield int(line[len(_BEGINNING) : line.index(b",")]), place
+            place += len(line)
+
+
+def _is_whole(line: bytes) -> bool:
+    return line.endswith((b"}\n", b"}"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import StorageError
-from recipes.files import write_whole
+from recipes.files import lines_from_end, write_whole
 
 
 class StepLog:
@@ -31,6 +32,15 @@ class StepLog:
             self._stream.flush()
         except OSError as error:
             raise StorageError(f"{self._file}: cannot be written: {error}") from error
+
+
+def last_step(file: Path) -> dict[str, Any] | None:
+    """The last whole line of a step log, without reading those before it."""
+    for line in lines_from_end(file):
+        with suppress(json.JSONDecodeError):  # it was cut off
+            found: dict[str, Any] = json.loads(line)
+            return found
+    return None
 
 
 def read_steps(file: Path) -> list[dict[str, Any]]:

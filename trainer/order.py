@@ -46,11 +46,12 @@ class Order:
         return self._rows(self.batch(step) * self.global_batch_size, self.global_batch_size)
 
     def _rows(self, first: int, count: int) -> list[int]:
-        return [self._row(position) for position in range(first, first + count)]
-
-    def _row(self, position: int) -> int:
-        epoch, within = divmod(position, self.num_rows)
-        return int(epoch_order(self.num_rows, self.seed, epoch)[within])
+        rows: list[int] = []
+        while len(rows) < count:
+            epoch, within = divmod(first + len(rows), self.num_rows)
+            order = epoch_order(self.num_rows, self.seed, epoch)
+            rows += order[within : within + count - len(rows)].tolist()
+        return rows
 
     @property
     def num_micro_batches(self) -> int:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from adapters import checkpoint, checkpoint_folder
 from adapters.base import load_base
+from adapters.base_copy import on_this_node
 from adapters.checkpoint_folder import Origin, Position, folder_of
 from adapters.mirror import open_mirror
 from adapters.tokenizer import load_tokenizer, pad_token_id
@@ -88,13 +89,27 @@ class _Rank:
             num_rows=len(self.split),
             batch_size=self.recipe.train.global_batch_size,
         )
-        self.tokenizer = load_tokenizer(job.base_folder)
+        self.base_folder = self._base_here()
+        self.tokenizer = load_tokenizer(self.base_folder)
         self.pad_token_id = pad_token_id(self.tokenizer)
         self.losses = LossWatch(self.recipe.failure.spike_factor, position.recent_losses)
         self.saver = Saver()
         self.last_saved = self.first_step
         self.checkpoint = job.resume_from
         self.engine = self._build()
+
+    def _base_here(self) -> Path:
+        """Where this rank reads the base: on its node's own disk, if the recipe says so."""
+        copy_to = self.recipe.base.copy_to
+        if copy_to is None:
+            return self.job.base_folder
+        self.reporter.phase("copying the base", 0, 0)
+        self.pulse.mark("copying the base", self.first_step)
+        local = on_this_node(self.job.base_folder, self.job.base, copy_to)
+        if local.copied_bytes:
+            print(f"Copied the base to {local.folder}: {local.copied_bytes:,} bytes", flush=True)
+        self.reporter.phase("copying the base", 1, 1)
+        return local.folder
 
     def _build(self) -> Engine:
         self.reporter.phase("loading the base", 0, 0)
@@ -109,7 +124,7 @@ class _Rank:
             recipe = _with_dtype_of(self.job.resume_from, recipe)
         load = partial(
             load_base,
-            self.job.base_folder,
+            self.base_folder,
             recipe.task,
             labels=self.manifest["labels"],
             gradient_checkpointing=recipe.base.gradient_checkpointing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,19 @@ def submit(
         return str(client.get_address())
 
 
-def details(address: str, job: str) -> Any | None:
-    """Ray's `JobDetails` of a job, or None when the cluster does not know it."""
+def details(address: str, jobs: Sequence[str]) -> dict[str, Any]:
+    """Ray's `JobDetails` of jobs, by their ids; those that the cluster does not know are left out.
+
+    Several are found in the list of all, which is one question and may be long.
+    """
     try:
         with _asking(address) as client:
-            return client.get_job_info(job)
+            if len(jobs) == 1:
+                return {jobs[0]: client.get_job_info(jobs[0])}
+            return {one.submission_id: one for one in client.list_jobs()}
     except ClusterError as error:
         if _is_unknown(error):
-            return None
+            return {}
         raise
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.job import Job, JobState, Phase, Submission, Sweep
 from cluster.ray_jobs import client
 from cluster.ray_jobs.ticket import Ticket
-from recipes.errors import ClusterError, RecipeError
+from recipes.errors import RecipeError
 from recipes.readable_yaml import to_yaml
 
 _NO_SWEEPS = (
@@ -29,6 +31,7 @@ class RayJobs:
             "entrypoint": entrypoint(submission),
             "working_dir": submission.recipe.ray_job.code,
             "env_vars": environment(submission),
+            "variables of this shell": list(submission.recipe.cluster.env),
         }
         return to_yaml(told)
 
@@ -39,35 +42,14 @@ class RayJobs:
             submission.recipe.cluster.address,
             entrypoint=entrypoint(submission),
             job=job,
-            environment=environment(submission),
+            environment=environment(submission) | _variables(submission.recipe.cluster.env),
             code=Path(code) if code is not None else None,
         )
         return Job(kind="ray_job", id=job, address=address)
 
-    def state(self, job: Job) -> JobState:
-        details = client.details(job.address, job.id)
-        if details is None:
-            return JobState(phase="ended", why=f"{job.address} has forgotten it")
-        word = str(details.status.value)
-        return JobState(
-            phase=_PHASES.get(word, "ended"),
-            word=word,
-            why=_last_line(details.message) if word == "FAILED" else "",
-            exit_status=details.driver_exit_code,
-        )
-
     def states(self, jobs: Sequence[Job]) -> list[JobState]:
-        found = []
-        silent: dict[str, str] = {}
-        for job in jobs:
-            if job.address not in silent:
-                try:
-                    found.append(self.state(job))
-                    continue
-                except ClusterError as error:
-                    silent[job.address] = str(error)
-            found.append(JobState(phase="unknown", why=silent[job.address]))
-        return found
+        details = client.details(jobs[0].address, [job.id for job in jobs])
+        return [_state(job, details.get(job.id)) for job in jobs]
 
     def show_sweep(self, sweep: Sweep) -> str:
         raise RecipeError(_NO_SWEEPS)
@@ -81,6 +63,18 @@ class RayJobs:
     def log(self, job: Job, run_dir: Path, position: int) -> bytes:
         # The API hands out a whole log or none.
         return client.logs(job.address, job.id).encode()[position:]
+
+
+def _state(job: Job, details: Any | None) -> JobState:
+    if details is None:
+        return JobState(phase="ended", why=f"{job.address} has forgotten it")
+    word = str(details.status.value)
+    return JobState(
+        phase=_PHASES.get(word, "ended"),
+        word=word,
+        why=_last_line(details.message) if word == "FAILED" else "",
+        exit_status=details.driver_exit_code,
+    )
 
 
 def entrypoint(submission: Submission) -> str:
@@ -100,6 +94,12 @@ def environment(submission: Submission) -> dict[str, str]:
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(submission.recipe.ray_job.stop_s),
     }
+
+
+def _variables(names: Sequence[str]) -> dict[str, str]:
+    """Those that are set here. Others are the cluster's own, which is where secrets should be set:
+    Ray shows a job's variables to all who may use its dashboard."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _last_line(message: str | None) -> str:

@@ -21,6 +21,7 @@ from cluster.slurm.membership import Membership
 from cluster.slurm.rendezvous import Guest, Host, HostLost, MeetingOver
 from recipes.cluster import Cluster
 from recipes.errors import ClusterError
+from recipes.listing import listed
 
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.5
@@ -96,7 +97,7 @@ class Head:
         begin = time.monotonic()
         told = False
         while missing := absent():
-            names = ", ".join(sorted(missing))
+            names = listed(sorted(missing))
             if time.monotonic() > end:
                 text = f"Not all nodes have {what} within cluster.form_s = "
                 text += f"{self._cluster.form_s:g} s; absent: {names}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,15 @@ class SlurmNode:
     """Generic ones, such as gpu:a100:8."""
 
 
-def submit(script: Path) -> str:
-    """Hand a script in: the job's id. Raises `ClusterError` with what sbatch says."""
+def submit(script: Path, *, without: Collection[str]) -> str:
+    """Hand a script in: the job's id. Raises `ClusterError` with what sbatch says.
+
+    The job gets this process's environment, but for the variables of `without`. SLURM keeps it, and
+    can be set up to show it (AccountingStoreFlags=job_env).
+    """
+    command = ["sbatch", "--parsable", "--export=ALL", str(script)]
     try:
-        answer = run(["sbatch", "--parsable", str(script)], timeout_s=_TIMEOUT_S)
+        answer = run(command, timeout_s=_TIMEOUT_S, without=without)
     except CommandError as error:
         raise ClusterError(f"slurm: the job is not taken: {_said(error)}") from error
     return answer.stdout.strip().split(";")[0]
@@ -49,29 +54,31 @@ def _said(error: CommandError) -> str:
     return " ".join(lines)
 
 
-def states(jobs: Sequence[str]) -> list[JobState]:
-    """What SLURM says of jobs now, in their order. One that it has forgotten has ended a while ago.
+def states(jobs: Sequence[str]) -> dict[str, JobState]:
+    """What SLURM says of jobs now, by their ids; one that it has forgotten has ended a
+    while ago. Two questions however many jobs there are: slurmctld serves all users.
 
     Raises `ClusterError` when SLURM cannot be asked.
     """
-    asked = ",".join(jobs)
-    found: dict[str, JobState] = {}
-    # Waiting tasks of an array would be one line: --array.
-    queue = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={asked}"]
-    for line in _ask([*queue, f"--format={_FORMAT}"]).splitlines():
-        job, word, why, nodes = line.split("|")
-        why = "" if why == "None" else why
-        found[job] = JobState(phase=_phase(word), word=word, why=why, nodes=nodes)
-    forgotten = [job for job in jobs if job not in found]
-    if forgotten:
-        # Accounting lags behind a job's end by a second or two, and not every cluster has it.
-        kept = ["sacct", "--noheader", "--parsable2", "-X", f"--jobs={','.join(forgotten)}"]
-        for line in _ask([*kept, "--format=JobID,State"]).splitlines():
-            job, told = line.split("|")
-            word = told.split(" ")[0]  # CANCELLED by 1000
-            found[job] = JobState(phase=_phase(word), word=word)
     gone = JobState(phase="ended", why="SLURM has forgotten it")
-    return [found.get(job, gone) for job in jobs]
+    found = dict.fromkeys(jobs, gone)
+    listed = f"--jobs={','.join(found)}"
+    # Waiting tasks of an array would be one line: --array.
+    queue = ["squeue", "--noheader", "--array", "--states=all", listed, f"--format={_FORMAT}"]
+    for line in _ask(queue):
+        job, word, why, nodes = line.split("|")
+        found[job] = JobState(
+            phase=_phase(word), word=word, why="" if why == "None" else why, nodes=nodes
+        )
+    # Accounting lags behind a job's end by a second or two, and not every cluster has it.
+    if forgotten := [job for job, state in found.items() if state is gone]:
+        listed = f"--jobs={','.join(forgotten)}"
+        fields = "--format=JobID,State"
+        for line in _ask(["sacct", "--noheader", "--parsable2", "-X", listed, fields]):
+            job, word = line.split("|")
+            word = word.split(" ")[0]
+            found[job] = JobState(phase=_phase(word), word=word)
+    return found
 
 
 def _phase(word: str) -> Phase:
@@ -80,15 +87,18 @@ def _phase(word: str) -> Phase:
     return "running" if word in _RUNNING else "ended"
 
 
-def _ask(command: list[str]) -> str:
-    """What a command prints; nothing when SLURM knows none of the jobs, or keeps no account."""
+def _ask(command: list[str]) -> list[str]:
+    """The lines that a command prints; none when SLURM does not know the job, or keeps no account.
+
+    Of an id that it does not know squeue says so only when it is the only one.
+    """
     try:
-        return run(command, timeout_s=_TIMEOUT_S).stdout.strip()
+        return run(command, timeout_s=_TIMEOUT_S).stdout.split("\n")[:-1]
     except CommandError as error:
         forgotten = "Invalid job id" in error.stderr
         no_account = command[0] == "sacct"
         if forgotten or no_account:
-            return ""
+            return []
         raise ClusterError(f"slurm: cannot be asked: {_said(error)}") from error
 
 

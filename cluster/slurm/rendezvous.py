@@ -8,14 +8,23 @@ job's token (the challenge of `multiprocessing.connection`).
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    Listener,
+    answer_challenge,
+    deliver_challenge,
+    wait,
+)
 
 from recipes.errors import ClusterError
 
@@ -23,6 +32,9 @@ from recipes.errors import ClusterError
 _FIRST_PORT, _PORTS_PER_JOB, _JOBS = 16000, 8, 2000
 _ASK_AGAIN_S = 0.5
 _JOIN_S = 5.0
+# How long one that has connected may take for each word (a timeval: seconds, microseconds).
+_PATIENCE = struct.pack("ll", 10, 0)
+_OPEN_FILES = 65536
 _OVER = ""
 # A node that has lost its power says nothing; half a minute of silence is its end, also when
 # something was sent to it, which would be sent again for a quarter of an hour.
@@ -56,6 +68,8 @@ class Host:
     """The first node's side. Raises `ClusterError` when none of the job's ports is free."""
 
     def __init__(self, meeting: Meeting) -> None:
+        _allow_open_files()
+        self._token = meeting.token
         self._listener = _listen(meeting)
         self._guests: dict[str, Connection] = {}
         self._gone: set[str] = set()
@@ -112,17 +126,31 @@ class Host:
     def _welcome(self) -> None:
         while not self._closed:
             try:
-                guest = self._listener.accept()
-                name = guest.recv()
-                _keep_alive(guest)
+                stranger = self._listener.accept()
             except _BROKEN:
-                continue  # not one of ours
-            with self._lock:
-                self._guests[name] = guest
-                self._gone.discard(name)
-                if self._message is not None:
-                    with suppress(OSError):
-                        guest.send(self._message)
+                continue
+            # Each in a thread of its own: one that says nothing keeps no other waiting.
+            threading.Thread(target=self._admit, args=(stranger,), daemon=True).start()
+
+    def _admit(self, guest: Connection) -> None:
+        try:
+            with _socket_of(guest) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+            deliver_challenge(guest, self._token)
+            answer_challenge(guest, self._token)
+            name = guest.recv()
+            _keep_alive(guest)
+        except _BROKEN:
+            guest.close()  # not one of ours
+            return
+        with self._lock:
+            self._guests[name] = guest
+            self._gone.discard(name)
+            if self._message is not None:
+                with suppress(OSError):
+                    guest.send(self._message)
+            if self._closed:
+                guest.close()
 
 
 class Guest:
@@ -157,10 +185,18 @@ class Guest:
         self._host.close()
 
 
+def _allow_open_files() -> None:
+    """Each guest is an open file, and many systems give a process 1,024 unless it asks for more."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(_OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def _listen(meeting: Meeting) -> Listener:
     for port in meeting.ports():
         with suppress(OSError):
-            return Listener(("0.0.0.0", port), backlog=1024, authkey=meeting.token)
+            return Listener(("0.0.0.0", port), backlog=1024)
     ports = list(meeting.ports())
     raise ClusterError(
         f"{meeting.host}: ports {ports[0]} to {ports[-1]}, by which the nodes of job {meeting.job} "

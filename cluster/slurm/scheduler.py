@@ -9,7 +9,8 @@ from pathlib import Path
 from cluster.job import Job, JobState, Submission, Sweep
 from cluster.slurm import commands
 from cluster.slurm.script import log_file, script, sweep_script
-from recipes import resolved
+from recipes import environment, resolved
+from recipes.address import is_address
 from recipes.errors import RecipeError
 from recipes.files import write_whole
 
@@ -27,7 +28,7 @@ class Slurm:
         write_whole(file, self.show(submission))
         # SLURM opens it before anything of ours runs.
         log_file(submission.run_dir).parent.mkdir(exist_ok=True)
-        return Job(kind="slurm", id=commands.submit(file))
+        return Job(kind="slurm", id=commands.submit(file, without=_secrets([submission])))
 
     def show_sweep(self, sweep: Sweep) -> str:
         _check_alike(sweep)
@@ -40,14 +41,12 @@ class Slurm:
             log_file(submission.run_dir).parent.mkdir(exist_ok=True)
             # By its number each task of the array finds its run, and SLURM the run's log.
             (sweep.folder / str(number)).symlink_to(submission.run_dir)
-        array = commands.submit(file)
+        array = commands.submit(file, without=_secrets(sweep.submissions))
         return [Job(kind="slurm", id=f"{array}_{n}") for n in range(len(sweep.submissions))]
 
-    def state(self, job: Job) -> JobState:
-        return self.states([job])[0]
-
     def states(self, jobs: Sequence[Job]) -> list[JobState]:
-        return commands.states([job.id for job in jobs])
+        found = commands.states([job.id for job in jobs])
+        return [found[job.id] for job in jobs]
 
     def cancel(self, job: Job) -> None:
         commands.cancel(job.id)
@@ -59,6 +58,16 @@ class Slurm:
                 return stream.read()
         except FileNotFoundError:
             return b""
+
+
+def _secrets(submissions: Sequence[Submission]) -> list[str]:
+    """Names of the secret variables of this shell that none of the runs has named."""
+    kept: dict[str, str] = {}
+    for submission in submissions:
+        kept |= environment.values(submission.recipe.cluster.env)
+        if is_address(submission.recipe.storage.path):
+            kept |= environment.for_storage()
+    return environment.secrets(kept)
 
 
 def _check_alike(sweep: Sweep) -> None:

@@ -175,7 +175,8 @@ def _word(value: str) -> str:
 def _srun(recipe: Recipe) -> list[str]:
     slurm = recipe.slurm
     cpus = f"--cpus-per-task={cpus_per_node(recipe)}"
-    command = ["srun", *_no_kill(recipe), "--kill-on-bad-exit=0", cpus]
+    # A cluster's own default may be to hand on less than the job has.
+    command = ["srun", "--export=ALL", *_no_kill(recipe), "--kill-on-bad-exit=0", cpus]
     if slurm.container_image is not None:
         command.append(f"--container-image={slurm.container_image}")
         if slurm.container_mounts:

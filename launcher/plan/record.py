@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def as_dict(measured: Measured) -> dict[str, Any]:
 def _samples(run_dir: Path, steps: int) -> int:
     with suppress(DataError):
         entries = read_ledger(run_dir / "ledger").entries
-        return sum(len(ids) for entry in entries[:steps] for ids in entry.samples)
+        return sum(len(ids) for entry in islice(entries, steps) for ids in entry.samples)
     return 0
 
 

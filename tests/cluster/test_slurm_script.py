@@ -71,7 +71,7 @@ def test_the_head_of_the_script():
     assert text.startswith(EXPECTED)
     assert "\nmodule load cuda\n" in text
     assert text.index("trap ") < text.index("module load") < text.index("srun ")
-    assert "\nsrun --kill-on-bad-exit=0 --cpus-per-task=4 /venv/bin/shoal node" in text
+    assert "\nsrun --export=ALL --kill-on-bad-exit=0 --cpus-per-task=4 /venv/bin/shoal node" in text
 
 
 def test_a_container_and_a_command_of_its_own():
@@ -86,7 +86,7 @@ def test_a_run_that_can_do_with_fewer_workers_outlives_a_node():
     elastic = dataclasses.replace(RECIPE.cluster, workers=[1, 4])
     text = script(dataclasses.replace(RECIPE, cluster=elastic), RUN, shoal="shoal")
     assert "\n#SBATCH --no-kill\n" in text
-    assert "\nsrun --no-kill " in text
+    assert "\nsrun --export=ALL --no-kill " in text
     assert "--no-kill" not in of()
 
 
@@ -123,7 +123,10 @@ SWEEP_EXPECTED = """\
 
 def sweep_of(folder: Path, runs: list[Path], at_most: int | None = None) -> str:
     recipe = dataclasses.replace(RECIPE, slurm=dataclasses.replace(RECIPE.slurm, setup=[]))
-    submissions = tuple(Submission(recipe=recipe, run_dir=run, shoal="shoal") for run in runs)
+    submissions = tuple(
+        Submission(recipe=recipe, resolved="", run_dir=run, key="", shoal="shoal", version="0.1.0")
+        for run in runs
+    )
     return sweep_script(Sweep(submissions=submissions, folder=folder, at_most=at_most), "tiny")
 
 

@@ -58,7 +58,7 @@ def test_every_run_has_its_folder_recipe_and_task(workplace: Path):
         assert (run / "logs").is_dir()
         assert jobs.job_of(run) == job
         assert load(run / "recipe.yaml").recipe.adapter.r == (4, 8)[number]
-        assert json.loads((run / "events.jsonl").read_text())["job"] == job.id
+        assert json.loads((run / "events.jsonl").read_text())["event"] == "submitted"
     again = sweep.submit(of("adapter.r=4,8"), None)
     assert [run.name for run, _ in again] == ["tiny_r=4-2", "tiny_r=8-3"]
     assert (workplace / "runs" / ".sweeps" / "tiny-2").is_dir()
@@ -98,7 +98,7 @@ def test_a_scheduler_is_asked_once_for_all_runs(workplace: Path):
     states = jobs.states_of(runs)
     assert [(state.phase, state.word, state.why, state.nodes) for state in states] == [
         ("running", "RUNNING", "", "n1"),
-        ("unknown", "", "", ""),
+        ("ended", "", "SLURM has forgotten it", ""),
         ("queued", "PENDING", "JobArrayTaskLimit", ""),
         ("ended", "CANCELLED", "", ""),
     ]
