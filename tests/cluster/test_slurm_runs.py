@@ -167,7 +167,7 @@ def test_a_run_that_is_preempted_queues_again(lab: Lab, workplace: Path, untouch
 
 def test_a_run_goes_on_after_its_time_limit(lab: Lab, workplace: Path, untouched: Trace):
     """SLURM's own clock, which counts minutes; the run is held back until it strikes."""
-    run, job = submit(lab, workplace, "limited", "slurm.time=2", "slurm.signal_s=60")
+    run, job = submit(lab, workplace, "limited", "slurm.time=3", "slurm.signal_s=60")
     wait_for_step(run, 20)
     hold_back(lab, run, until="stopping")
     assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
