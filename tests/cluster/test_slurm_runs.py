@@ -167,7 +167,7 @@ def test_a_run_that_is_preempted_queues_again(lab: Lab, workplace: Path, untouch
 
 def test_a_run_goes_on_after_its_time_limit(lab: Lab, workplace: Path, untouched: Trace):
     """SLURM's own clock, which counts minutes; the run is held back until it strikes."""
-    run, job = submit(lab, workplace, "limited", "slurm.time=3", "slurm.signal_s=60")
+    run, job = submit(lab, workplace, "limited", "slurm.time=3", "slurm.signal_s=20")
     wait_for_step(run, 20)
     hold_back(lab, run, until="stopping")
     assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
@@ -268,6 +268,23 @@ def test_a_bad_node_is_given_again_where_there_is_no_other(
     assert "that leaves 1 nodes that can do the work, and the job needs 2" in log_of(run)
     assert "not_excluded" in events_of(run)
     assert trace_of(run) == untouched
+
+
+def test_ray_is_renewed_without_a_node_that_is_gone(lab: Lab, workplace: Path, untouched: Trace):
+    run, job = submit(lab, workplace, "renewed", "cluster.workers=[1,2]")
+    wait_for_step(run, 50)
+    first, other = [machine_of(lab, name) for name in names_of(lab, job)]
+    for process in processes_of(other, "shoal node"):
+        process.kill()
+    wait_for_event(run, "attempt", 2)
+    for process in processes_of(first, "gcs_server"):
+        process.kill()
+    assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
+    assert lab.job(job)["Restarts"] == "0"
+    assert "starting Ray again: done" in log_of(run)
+    assert "Waiting for nodes" not in log_of(run)
+    assert trace_of(run).ledger == untouched.ledger
+    assert_nothing_left(lab)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
