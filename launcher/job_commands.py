@@ -68,8 +68,8 @@ def _submit_sweep(
         for member, (run_dir, job) in zip(found, submitted, strict=True)
     ]
     first, job = submitted[0]
-    title = f"Submitted {len(found)} runs to {job.kind}; they lie in {first.parent}"
-    open_display().table(title, ["run", "job", *found[0].changes], rows)
+    typer.echo(f"Submitted {len(found)} runs to {job.kind}; they lie in {first.parent}")
+    open_display().table("", ["run", "job", *found[0].changes], rows)
     typer.echo(f"See them with: shoal ps; follow one with: shoal logs -f {first.name}")
 
 

@@ -18,8 +18,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _LINE_EVERY_S = 10.0
+_WIDE = 10_000
 _LINE_EVERY_SHARE = 0.1
 
 
@@ -73,7 +75,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a bracket in a cell is no markup
     return table
 
 
@@ -138,6 +140,7 @@ class LineDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        console.width = _WIDE  # a log has no margin at which a table had to be folded
         self._begun: dict[str, float] = {}
         self._step_told: tuple[float, int] | None = None
 

@@ -38,6 +38,17 @@ def show(terminal: bool) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_in_a_table_is_shown_as_it_is(terminal: bool):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=60, highlight=False)
+    rows = [["a run of a long name, which a log need not fold", "[q_proj,v_proj]"]]
+    open_display(console).table("", ["run", "adapter.targets"], rows)
+    assert "[q_proj,v_proj]" in stream.getvalue()
+    if not terminal:
+        assert "  ".join(rows[0]) in stream.getvalue()
+
+
 def test_lines_have_no_control_characters_and_are_few():
     lines = show(terminal=False).splitlines()
     assert "\x1b" not in "".join(lines)
