@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import against_trl, checkpoint_bytes, resilience, step_time
+from benchmarks import against_trl, checkpoint_bytes, resilience, scale, step_time
 from benchmarks.record import write_result
 
 BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "resilience": resilience.measure,
     "step_time": step_time.measure,
     "against_trl": against_trl.measure,
+    "scale": scale.measure,
 }
 
 

@@ -22,7 +22,6 @@ Event = tuple[str, dict[str, Any]]
 """What happened (`phase`, `step`, or a kind of `events.jsonl`) and its details."""
 
 
-@ray.remote(num_cpus=0)
 class Mailbox:
     """Holds what was told until the driver takes it. All times are by this process's clock, so
     those of the nodes may differ."""
@@ -70,7 +69,7 @@ class Mailbox:
 def open_mailbox() -> Any:
     """A mailbox on the driver's own node: it must not be lost with a node of the ranks."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    return ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
 
 
 class MailboxReporter:

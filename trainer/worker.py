@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -107,7 +108,9 @@ class _Rank:
         self.pulse.mark("copying the base", self.first_step)
         local = on_this_node(self.job.base_folder, self.job.base, copy_to)
         if local.copied_bytes:
-            print(f"Copied the base to {local.folder}: {local.copied_bytes:,} bytes", flush=True)
+            # Not print, which Ray Train replaces by one that shows a line twice.
+            sys.stdout.write(f"Copied the base to {local.folder}: {local.copied_bytes:,} bytes\n")
+            sys.stdout.flush()
         self.reporter.phase("copying the base", 1, 1)
         return local.folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -107,3 +108,15 @@ def test_two_jobs_whose_ports_are_the_same_find_each_their_own():
         for host in hosts:
             with suppress(OSError):
                 host.close()
+
+
+def test_one_that_says_nothing_keeps_nobody_out():
+    """As a port scanner, or a node that loses its power in the middle."""
+    host = Host(MEETING)
+    try:
+        with socket.create_connection(("127.0.0.1", next(MEETING.ports()))):
+            guest = Guest(MEETING, "n2", 20)
+            wait_until(lambda: set(host.guests()) == {"n2"})
+            guest.close()
+    finally:
+        host.close()
