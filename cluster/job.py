@@ -21,6 +21,8 @@ class Submission:
     """The recipe as YAML."""
     run_dir: Path
     """Where the run is kept track of here; its own folder, unless only the cluster sees that."""
+    parent: str | None
+    """Address or folder of the run from whose checkpoint it begins, if it does."""
     key: str
     """Tells the run from all others, whatever their names are."""
     shoal: str

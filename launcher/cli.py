@@ -13,7 +13,7 @@ from cluster.inside import is_submitted
 from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
 from launcher.exits import exit_as, interruptible, status_of
 from launcher.install import check_install
-from launcher.job_commands import commands, go_on, wait_for_job
+from launcher.job_commands import commands, go_on, tell_submitted, wait_for_job
 from launcher.signals import raise_from_schedulers
 from recipes import shipped
 from recipes.errors import RecipeError
@@ -74,10 +74,11 @@ def resume(
 
     run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
     if is_submitted(load(run_dir / "recipe.yaml", overrides or []).recipe):
-        if fork:
-            raise RecipeError("--fork: a job cannot fork yet; fork with cluster.kind=local or ray")
-        from launcher.submit import submit_again
+        from launcher.submit import submit_again, submit_fork
 
+        if fork:
+            tell_submitted(*submit_fork(run_dir, overrides or []))
+            return
         job = submit_again(run_dir, overrides or [])
         typer.echo(f"Submitted {run_dir.name} again as {job.kind} job {job.id}")
         return

@@ -46,7 +46,10 @@ def submit(
     if only_show:
         typer.echo(submitting.dry_run(loaded), nl=False)
         return
-    run_dir, job = submitting.submit(loaded)
+    tell_submitted(*submitting.submit(loaded))
+
+
+def tell_submitted(run_dir: Path, job: Job) -> None:
     typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {run_dir}")
     typer.echo(f"Follow it with: shoal logs -f {run_dir.name}")
 

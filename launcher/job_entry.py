@@ -31,6 +31,8 @@ def work_as_job(go_on: Callable[[Path], None]) -> None:
     _check_version(loaded, ticket)
     run_dir = _run_folder(loaded, ticket)
     requests.forget(run_dir)
+    if ticket.parent:
+        runs.note_parent(run_dir, ticket.parent)
     write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
     jobs.noted(run_dir, lambda: go_on(run_dir))
 

@@ -19,10 +19,12 @@ from launcher import kept_runs, run_names
 from recipes import resolved
 from recipes.address import is_address
 from recipes.errors import CheckpointError, StorageError
-from recipes.files import lines_from_end, whole_folder
+from recipes.files import lines_from_end, whole_folder, write_whole
 from recipes.listing import listed
 from recipes.load import load
 from recipes.recipe import Recipe
+
+PARENT = "forked_from"
 
 
 def check_writable(storage: str | Path) -> None:
@@ -157,6 +159,17 @@ def discard(run_dir: Path) -> None:
     shutil.rmtree(run_dir, ignore_errors=True)
     with suppress(StorageError):  # why it came to nothing is what matters
         mirror.discard()
+
+
+def note_parent(run_dir: Path, parent: str) -> None:
+    """That a run begins from another one's newest checkpoint."""
+    write_whole(run_dir / PARENT, parent)
+
+
+def parent_of(run_dir: Path) -> str | None:
+    """Address or folder of the run from whose checkpoint this one begins, if it does."""
+    file = run_dir / PARENT
+    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def take_over(parent: Path, run_dir: Path, checkpoint: Path) -> Path:

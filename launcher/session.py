@@ -126,9 +126,9 @@ def _run(
             record.begin(run_dir, loaded, gpu=gpu)
             job = _job(recipe, run_dir, prepared.folder, base_folder)
             if forked is not None:
-                job = _forked(job, forked, prepared, display)
-            elif earlier is not None:
-                job = _resumed(job, prepared, display)
+                runs.note_parent(run_dir, runs.name_of(forked))
+            if forked is not None or earlier is not None:
+                job = _continued(job, prepared, display)
             from launcher.attempts import run_attempts
 
             result = run_attempts(job, connection, display)
@@ -208,12 +208,16 @@ def _storage(recipe: Recipe, earlier: Path | None) -> str:
     return address.parent(kept_at) if kept_at is not None else recipe.storage.path
 
 
-def _resumed(job: Job, prepared: Prepared, display: Display) -> Job:
-    """The job from its run's newest whole checkpoint; from the beginning when there is none."""
+def _continued(job: Job, prepared: Prepared, display: Display) -> Job:
+    """The job from its run's newest whole checkpoint, or from that of the run it was forked from;
+    from the beginning when there is none."""
     from launcher.attempts import newest_checkpoint
     from trainer.shards import training_digest
 
     folder = newest_checkpoint(job.run_dir, display)
+    parent = runs.parent_of(job.run_dir)
+    if folder is None and parent is not None:
+        return _forked(job, runs.find(parent, Path.cwd()), prepared, display)
     if folder is None:
         display.line(f"{job.run_dir} has no checkpoint yet: from the beginning")
         return job

@@ -38,14 +38,25 @@ def free_folder(recipe: Recipe) -> Path:
 
 def submit(loaded: LoadedRecipe) -> tuple[Path, Job]:
     """Submit a new run: its folder and its job. Nothing stays of one that SLURM does not take."""
+    return _submit_new(loaded, parent=None)
+
+
+def _submit_new(loaded: LoadedRecipe, parent: Path | None) -> tuple[Path, Job]:
     recipe = loaded.recipe
     check(recipe)
     run_dir = runs.create(recipe.storage.path, recipe.name, Path(recipe.storage.cache))
     try:
+        if parent is not None:
+            runs.note_parent(run_dir, runs.name_of(parent))
         return run_dir, _submit(loaded, run_dir)
     except BaseException:
         runs.discard(run_dir)
         raise
+
+
+def submit_fork(parent: Path, overrides: list[str]) -> tuple[Path, Job]:
+    """Submit a new run that begins from another one's newest checkpoint, whatever is changed."""
+    return _submit_new(load(parent / "recipe.yaml", overrides), parent)
 
 
 def check(recipe: Recipe) -> None:
@@ -91,7 +102,7 @@ def make_ready(loaded: LoadedRecipe, run_dir: Path) -> None:
 def note(run_dir: Path, job: Job) -> None:
     """That a run was handed in, as this job."""
     jobs.note(run_dir, job)
-    open_mirror(run_dir).push("recipe.yaml", "events.jsonl", jobs.FILE)
+    open_mirror(run_dir).push("recipe.yaml", "events.jsonl", jobs.FILE, runs.PARENT)
 
 
 def stop_run(run_dir: Path, *, now: bool) -> str:
@@ -146,6 +157,7 @@ def submission(loaded: LoadedRecipe, run_dir: Path) -> Submission:
         recipe=loaded.recipe,
         resolved=resolved.to_yaml(loaded, without=unnamed),
         run_dir=run_dir,
+        parent=runs.parent_of(run_dir),
         key=jobs.key_of(run_dir) if run_dir.is_dir() else uuid.uuid4().hex,
         # The command that runs this very installation.
         shoal=str(Path(sys.executable).parent / "shoal"),

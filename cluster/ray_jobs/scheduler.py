@@ -87,6 +87,7 @@ def environment(submission: Submission) -> dict[str, str]:
         run=submission.run_dir.name,
         key=submission.key,
         version=submission.version,
+        parent=submission.parent or "",
         recipe=submission.resolved,
     )
     return ticket.to_environment() | {

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-_RUN, _KEY, _VERSION, _RECIPE = "SHOAL_RUN", "SHOAL_KEY", "SHOAL_VERSION", "SHOAL_RECIPE"
+_RUN, _KEY, _VERSION = "SHOAL_RUN", "SHOAL_KEY", "SHOAL_VERSION"
+_PARENT, _RECIPE = "SHOAL_PARENT", "SHOAL_RECIPE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +19,19 @@ class Ticket:
     """Tells the run from another one of its name: the submitter need not see the storage."""
     version: str
     """Of the shoal that submitted."""
+    parent: str
+    """Address or folder of the run from whose checkpoint it begins; empty when it does not."""
     recipe: str
     """The resolved recipe (YAML)."""
 
     def to_environment(self) -> dict[str, str]:
-        return {_RUN: self.run, _KEY: self.key, _VERSION: self.version, _RECIPE: self.recipe}
+        return {
+            _RUN: self.run,
+            _KEY: self.key,
+            _VERSION: self.version,
+            _PARENT: self.parent,
+            _RECIPE: self.recipe,
+        }
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -31,6 +40,7 @@ class Ticket:
             run=environment[_RUN],
             key=environment[_KEY],
             version=environment[_VERSION],
+            parent=environment[_PARENT],
             recipe=environment[_RECIPE],
         )
 

@@ -124,7 +124,15 @@ SWEEP_EXPECTED = """\
 def sweep_of(folder: Path, runs: list[Path], at_most: int | None = None) -> str:
     recipe = dataclasses.replace(RECIPE, slurm=dataclasses.replace(RECIPE.slurm, setup=[]))
     submissions = tuple(
-        Submission(recipe=recipe, resolved="", run_dir=run, key="", shoal="shoal", version="0.1.0")
+        Submission(
+            recipe=recipe,
+            resolved="",
+            run_dir=run,
+            parent=None,
+            key="",
+            shoal="shoal",
+            version="0.1.0",
+        )
         for run in runs
     )
     return sweep_script(Sweep(submissions=submissions, folder=folder, at_most=at_most), "tiny")

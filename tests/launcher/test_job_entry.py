@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.ray_jobs.ticket import Ticket
+from launcher import runs
 from launcher.job_entry import work_as_job
 from recipes import resolved
 from recipes.errors import ClusterError, InstallError, RecipeError, StorageError
@@ -22,7 +23,7 @@ def ticket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ticket:
         "quickstart", ["cluster.kind=ray_job", f"storage.path={tmp_path / 'runs'}", "name=own"]
     )
     ticket = Ticket(
-        run="own-2", key="abc", version=version("shoal"), recipe=resolved.to_yaml(loaded)
+        run="own-2", key="abc", version=version("shoal"), parent="", recipe=resolved.to_yaml(loaded)
     )
     for name, value in ticket.to_environment().items():
         monkeypatch.setenv(name, value)
@@ -75,6 +76,13 @@ def test_code_that_came_along_has_the_version_of_who_sent_it(
     driven: list[Path] = []
     work_as_job(driven.append)
     assert len(driven) == 1
+
+
+def test_a_fork_knows_its_parent(ticket: Ticket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHOAL_PARENT", "/shared/runs/own")
+    driven: list[Path] = []
+    work_as_job(driven.append)
+    assert runs.parent_of(driven[0]) == "/shared/runs/own"
 
 
 def test_outside_of_a_job_there_is_no_ticket():
