@@ -142,14 +142,16 @@ def test_a_job_that_is_stopped_goes_on_to_the_same_end(person: Submitter, untouc
     assert trace_of(run) == untouched
 
 
-def test_a_fork_is_a_job_of_its_own(person: Submitter, workplace: Path):
-    """After the runs above; from the last checkpoint of one of them."""
-    told = person.shoal("resume", "both", "--fork", "name=forked", f"train.steps={STEPS + 20}")
+def test_a_fork_is_a_job_of_its_own(person: Submitter, workplace: Path, untouched: Trace):
+    """Of a run of this machine alone, whose folder the cluster sees."""
+    told = person.shoal(
+        "resume", "untouched", "--fork", "name=forked", f"train.steps={STEPS + 20}", *person.job
+    )
     assert "Submitted forked as ray_job job forked-" in told
     person.wait_for("forked", "finished")
-    forked = trace_of(workplace / "runs" / "forked")
-    assert forked.losses[:STEPS] == trace_of(workplace / "runs" / "both").losses
-    assert len(forked.losses) == STEPS + 20
+    losses = trace_of(workplace / "runs" / "forked").losses
+    assert losses[:STEPS] == untouched.losses
+    assert len(losses) == STEPS + 20
 
 
 def test_a_driver_that_is_killed_has_died(cluster: RayCluster, person: Submitter, untouched: Trace):
