@@ -71,6 +71,7 @@ def submit_again(run_dir: Path, overrides: list[str]) -> Job:
     """Submit a run that was stopped, to go on from its newest checkpoint."""
     loaded = load(run_dir / "recipe.yaml", overrides)
     kind_of(loaded.recipe)
+    environment.values(loaded.recipe.cluster.env)
     runs.check_same(run_dir, loaded.recipe)
     state = jobs.state_of(run_dir)
     if state.phase in ("queued", "running"):

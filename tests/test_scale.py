@@ -156,7 +156,9 @@ def test_a_ledger_is_read_in_the_memory_of_an_epoch(tmp_path: Path):
     tracemalloc.stop()
     assert (len(account.entries), account.attempts) == (steps, 3)
     assert opened < 2**20  # a line of a step, and 20 bytes for each
-    assert proven < 3 * 2**20 + 3 * 24 * steps * rows  # a row and its two samples, sorted
+    # 24 bytes for a row and its two samples, some times over while they are joined and sorted; as
+    # Python's numbers in lists they would take 300.
+    assert proven < 2 * 2**20 + 6 * 24 * steps * rows
     assert [(epoch.rows, epoch.repeated, epoch.lost) for epoch in epochs] == [(steps * rows, [], 0)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import uuid
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from cluster.job import Job, JobState, Phase, Submission, Sweep
 from cluster.ray_jobs import client
 from cluster.ray_jobs.ticket import Ticket
 from recipes.errors import RecipeError
+from recipes.environment import values
 from recipes.readable_yaml import to_yaml
 
 _NO_SWEEPS = (
@@ -42,7 +42,8 @@ class RayJobs:
             submission.recipe.cluster.address,
             entrypoint=entrypoint(submission),
             job=job,
-            environment=environment(submission) | _variables(submission.recipe.cluster.env),
+            # Ray shows a job's variables to all who may use its dashboard: docs/nodes.md says so.
+            environment=environment(submission) | values(submission.recipe.cluster.env),
             code=Path(code) if code is not None else None,
         )
         return Job(kind="ray_job", id=job, address=address)
@@ -95,12 +96,6 @@ def environment(submission: Submission) -> dict[str, str]:
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(submission.recipe.ray_job.stop_s),
     }
-
-
-def _variables(names: Sequence[str]) -> dict[str, str]:
-    """Those that are set here. Others are the cluster's own, which is where secrets should be set:
-    Ray shows a job's variables to all who may use its dashboard."""
-    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _last_line(message: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -47,6 +48,48 @@ def test_a_worker_that_hangs_at_its_end_is_killed():
     pids = [int(word) for word in found.stdout.split()]
     assert len(set(pids)) > 4  # raylet, gcs and agents beside the actor
     assert [pid for pid in pids if _runs(pid)] == []
+
+
+STRANGERS = """
+import os, subprocess, sys
+from pathlib import Path
+import psutil, ray
+from cluster.ray_cluster import connected
+from recipes.cluster import Cluster
+
+COME_IN = "import ray, sys; ray.init(address=sys.argv[1], logging_level=50); print('was let in')"
+
+with connected(Cluster(), num_cpus=1):
+    token = os.environ["RAY_AUTH_TOKEN"]
+    command = [sys.executable, "-c", COME_IN, ray.get_runtime_context().gcs_address]
+    nobody = {name: text for name, text in os.environ.items() if not name.startswith("RAY_AUTH")}
+    other = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
+    for shown in ({}, other, {**other, "RAY_AUTH_TOKEN": token}):
+        found = subprocess.run(command, env=nobody | shown, capture_output=True, text=True)
+        said = found.stdout + found.stderr
+        print("was let in" in said, "InvalidAuthToken" in said)
+    started = psutil.Process().children(recursive=True)
+    print(len(started), any(token in word for child in started for word in child.cmdline()))
+    kept = Path.home() / ".ray" / "auth_token"
+    print(kept.exists() and token in kept.read_text())
+"""
+
+
+def test_others_are_not_let_in(tmp_path: Path):
+    """Not without a token, nor with another; the right one is not to be seen anywhere."""
+    found = subprocess.run(
+        [sys.executable, "-c", STRANGERS],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr
+    nobody, other, own, started, kept = found.stdout.splitlines()
+    assert [nobody, other, own] == ["False True", "False True", "True False"]
+    assert int(started.split()[0]) > 3 and started.split()[1] == "False"
+    assert kept == "False"
 
 
 def _runs(pid: int) -> bool:
