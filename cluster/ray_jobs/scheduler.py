@@ -11,8 +11,8 @@ from typing import Any
 from cluster.job import Job, JobState, Phase, Submission, Sweep
 from cluster.ray_jobs import client
 from cluster.ray_jobs.ticket import Ticket
-from recipes.errors import RecipeError
 from recipes.environment import values
+from recipes.errors import RecipeError
 from recipes.readable_yaml import to_yaml
 
 _NO_SWEEPS = (

@@ -344,3 +344,41 @@ def test_folders_of_the_same_name_are_told_apart(lab: Lab, workplace: Path):
     assert "does not see what" in log_of(run) and "a folder of its own" in log_of(run)
     left = [path for machine in lab.machines for path in machine.private.rglob(".shoal-*")]
     assert left == []
+
+
+def test_a_base_that_one_node_has_for_itself_is_refused(lab: Lab, workplace: Path):
+    lab.machines[0].run(["cp", "-r", workplace / "llama", f"{PRIVATE}/llama"])
+    run, job = submit(lab, workplace, "own_base", f"base.source={PRIVATE}/llama")
+    assert wait_for_end(lab, run, job) == "FAILED"
+    told = f"base.source = {PRIVATE}/llama: {PRIVATE}/llama is not the same on n2 (No such file"
+    assert told in log_of(run)
+    assert "attempt" not in events_of(run)
+
+
+def test_each_node_gets_one_copy_of_the_base_and_the_secrets_that_are_named(
+    lab: Lab, workplace: Path
+):
+    """Two workers on each of two nodes. The job tells how often it sees each variable."""
+    shell = {"HF_TOKEN": "hf_secretOfATest", "API_KEY": "key-of-a-test", "PLAIN": "plain"}
+    seen = "; ".join(f"echo {name} $(env | grep -c ^{name}=)" for name in shell)
+    more = [
+        f"base.copy_to={PRIVATE}/disk",
+        "cluster.env=[HF_TOKEN]",
+        "cluster.workers=4",
+        "slurm.cpus_per_node=2",
+        "train.steps=20",
+        f"slurm.setup=['{seen}']",
+    ]
+    command = [SHOAL, "submit", "tiny.yaml", "name=copies", *JOB, *more]
+    told = lab.control.run(command, cwd=workplace, env=shell).stdout
+    job = told.split("slurm job ")[1].split(";")[0]
+    run = workplace / "runs" / "copies"
+    assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
+    assert "HF_TOKEN 1\nAPI_KEY 0\nPLAIN 1\n" in log_of(run)
+    logs = [file.read_text() for file in (run / "logs").glob("rank_*.log")]
+    assert [len(logs), sum("Copied the base to" in text for text in logs)] == [4, 2]
+    copies = [list(m.private.glob("disk/shoal-base-*/model.safetensors")) for m in lab.machines]
+    assert sorted(map(len, copies)) == [0, 1, 1]
+    for file in [file for file in workplace.rglob("*") if file.is_file()]:
+        text = file.read_bytes()
+        assert not any(shell[name].encode() in text for name in ("HF_TOKEN", "API_KEY")), file
