@@ -16,3 +16,8 @@ def is_inside() -> bool:
 def is_submitted(recipe: Recipe) -> bool:
     """Whether a recipe's runs are driven by a job, not by the process that is asked for them."""
     return recipe.cluster.kind not in ("local", "ray") and not is_inside()
+
+
+def job_nodes() -> list[str]:
+    """The nodes of the SLURM job that this process is a task of, by SLURM's names, else none."""
+    return os.environ.get("SHOAL_NODES", "").split() if "SLURM_PROCID" in os.environ else []

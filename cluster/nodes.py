@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.asking import Silent, answers, on
 from cluster.process import CommandError, run
 from recipes.cluster import Cluster
 
@@ -113,24 +113,12 @@ def kill_here(pids: Collection[int]) -> None:
 def _on_each(function: Any, places: Sequence[Place]) -> list[Any]:
     """What a remote function finds of each process, on all nodes at the same time; None when its
     node does not answer in time. However many nodes are gone, that is waited for once."""
-    asked = [
-        function.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        ).remote(pid)
-        for node, pid in places
-    ]
-    if not asked:
-        return []
-    done, _ = ray.wait(asked, num_returns=len(asked), timeout=_LOOK_S)
-    answered = set(done)
-    return [_result(one) if one in answered else None for one in asked]
-
-
-def _result(done: Any) -> Any:
-    try:
-        return ray.get(done)
-    except ray.exceptions.RayError:
-        return None
+    asked = {
+        number: function.options(scheduling_strategy=on(node)).remote(pid)
+        for number, (node, pid) in enumerate(places)
+    }
+    found = answers(asked, _LOOK_S).values()
+    return [None if isinstance(answer, Silent) else answer for answer in found]
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -23,6 +24,7 @@ from recipes.errors import ClusterError
 
 # A Ray lives as long as these two of its processes.
 _VITAL = ("raylet", "gcs_server")
+_KNOCK_S = 10.0
 
 _ENVIRONMENT = {
     # Workers stay in the driver's folder; every path of a job is absolute anyhow.
@@ -164,6 +166,7 @@ class ExistingRay:
 
     def open(self) -> None:
         with _reaching(self._address):
+            _knock(self._address)
             ray.init(address=self._address, **QUIET)
 
     def close(self) -> None:
@@ -193,11 +196,19 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
+def _knock(address: str) -> None:
+    """Raises `OSError` when nobody listens at an address: Ray 2.60 goes on trying for more than
+    four minutes, and says so in C++."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
 @contextmanager
 def _reaching(where: str) -> Iterator[None]:
     try:
         yield
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"cluster.address: Ray on {where} cannot be reached: {str(error).splitlines()[0]}"
         ) from error

@@ -5,21 +5,65 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.asking import Silent, ask
+from cluster.asking import nodes as living
 from recipes.errors import ClusterError, StorageError
 from recipes.listing import listed
 
 _TIMEOUT_S = 120.0
+_CLEAR_S = 20.0
 # A network file system may show a new file to others a little later.
 _PATIENCE_S = 10.0
 _ASK_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What one node sees of a folder."""
+
+    error: str = ""
+    """Why nothing can be written there, if so."""
+    unseen: tuple[str, ...] = ()
+    """The nodes whose files it does not see there."""
+
+
+def look(
+    folders: Mapping[str, Path], asked: Collection[str]
+) -> dict[str, dict[str, Sight] | Silent]:
+    """What each of these nodes (Ray's ids) sees of folders, by node, then by the folder's key: who
+    is apart from whom, where `check_shared` only tells whether somebody is.
+
+    A node that does not answer has no part in it: nobody is asked for its files.
+    """
+    nonce = f".shoal-{uuid.uuid4().hex[:12]}"
+    paths = list(folders.values())
+    seen: dict[str, dict[str, Sight] | Silent] = {}
+    try:
+        written = ask(asked, _write, paths, nonce, timeout_s=_TIMEOUT_S)
+        seen |= {node: told for node, told in written.items() if isinstance(told, Silent)}
+        errors = {node: told for node, told in written.items() if node not in seen}
+        for key, path in folders.items():
+            writers = [node for node, told in errors.items() if not told[str(path)]]
+            files = [f"{nonce}-{node}" for node in writers]
+            for node, found in ask(errors, _read, [path], files, timeout_s=_TIMEOUT_S).items():
+                sights = seen.setdefault(node, {})
+                if isinstance(found, Silent) or isinstance(sights, Silent):
+                    seen[node] = found if isinstance(found, Silent) else sights
+                    continue
+                pairs = zip(writers, found[str(path)], strict=True)
+                unseen = tuple(writer for writer, is_seen in pairs if not is_seen)
+                sights[key] = Sight(error=errors[node][str(path)], unseen=unseen)
+    finally:
+        ask(asked, _clear, paths, nonce, timeout_s=_CLEAR_S)
+    return seen
 
 
 def check_shared(folders: Mapping[str, Path]) -> None:
@@ -76,7 +120,7 @@ def _check_written(name: str, folder: Path, errors: Mapping[str, str]) -> None:
     """`errors` by the name of the node."""
     bad = [f"{host} ({error})" for host, error in errors.items() if error]
     if bad:
-        raise StorageError(f"{name} = {folder}: cannot be used on {listed(bad)}. {_way_out(name)}")
+        raise StorageError(f"{name} = {folder}: cannot be used on {listed(bad)}. {way_out(name)}")
 
 
 def check_read(
@@ -98,29 +142,25 @@ def check_read(
         if unseen
         else f"what {hosts[0]} wrote there is not seen by {listed(blind)}"
     )
-    raise StorageError(f"{name} = {folder}: {what}: each has a folder of its own. {_way_out(name)}")
+    raise StorageError(f"{name} = {folder}: {what}: each has a folder of its own. {way_out(name)}")
 
 
-def _way_out(name: str) -> str:
+def way_out(name: str) -> str:
+    """What to do about a folder that not every node sees."""
     also = ", or an s3:// address" if name == "storage.path" else ""
     return f"Name a folder that every node sees, such as one on a network file system{also}"
 
 
 def _on_all(nodes: Sequence[str], function: Any, *arguments: Any) -> list[Any]:
     """What a remote function returns on each node. Raises `ClusterError` when one is silent."""
-    asked = [
-        function.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        ).remote(node, *arguments)
-        for node in nodes
-    ]
-    try:
-        found: list[Any] = ray.get(asked, timeout=_TIMEOUT_S)
-    except ray.exceptions.RayError as error:
-        raise ClusterError(
-            f"a node cannot be asked whether it sees the storage: {str(error).splitlines()[0]}"
-        ) from error
-    return found
+    found = ask(nodes, function, *arguments, timeout_s=_TIMEOUT_S)
+    for node, answer in found.items():
+        if isinstance(answer, Silent):
+            raise ClusterError(
+                f"{living().get(node, node)} cannot be asked whether it sees the storage: "
+                f"{answer.why}"
+            )
+    return list(found.values())
 
 
 @ray.remote(num_cpus=0, max_retries=0)

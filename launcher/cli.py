@@ -150,6 +150,30 @@ def plan(
 
 
 @app.command()
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="Whose place is looked at; left out, this machine."
+        ),
+    ] = None,
+    overrides: OverridesArgument = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    network: Annotated[
+        bool, typer.Option("--network/--no-network", help="Measure it between each two nodes.")
+    ] = True,
+) -> None:
+    """Tell whether the nodes are fit for a run: each by itself, all together, and for the recipe.
+
+    The exit status is 1 when something would end a run. On SLURM this is a job, and waited for.
+    """
+    from launcher.doctor.command import doctor
+
+    with interruptible():
+        raise typer.Exit(doctor(recipe, overrides or [], as_json=json, measure_network=network))
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes that come with shoal."""
     width = max(len(name) for name in shipped.names())

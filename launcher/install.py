@@ -8,6 +8,7 @@ in the place of ours, on the driver or on a worker, and fail in ways that say no
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from recipes.errors import InstallError
 ROOMS = ("launcher", "trainer", "adapters", "recipes", "cluster")
 _OURS = "shoal"
 _ROOM_FILE = re.compile(rf"^({'|'.join(ROOMS)})(?:/|\.py)", re.MULTILINE)
+
+
+def own_command() -> str:
+    """The shoal command that runs this very installation."""
+    return str(Path(sys.executable).parent / "shoal")
 
 
 def check_install(folder: Path | None = None) -> None:

@@ -171,6 +171,22 @@ def node(run_dir: Path) -> None:
     raise typer.Exit(work_as_node(run_dir, lambda: go_on(run_dir, []), status_of))
 
 
+@commands.command("doctor-node", hidden=True)
+def examine_as_node(
+    folder: Path, network: Annotated[bool, typer.Option("--network/--no-network")] = True
+) -> None:
+    """What the script of `shoal doctor` runs on each of its job's nodes."""
+    from launcher.doctor.job import write_report
+    from launcher.node import work_as_node
+    from launcher.terminal import open_display
+
+    def drive() -> None:
+        with interruptible(), open_display() as display:
+            raise typer.Exit(write_report(folder, display, measure_network=network))
+
+    raise typer.Exit(work_as_node(folder, drive, status_of))
+
+
 @commands.command("job", hidden=True)
 def work_as_job() -> None:
     """What a job of Ray's Jobs API runs on the cluster."""

@@ -175,10 +175,11 @@ def _driven(run_dir: Path, display: Display) -> Iterator[None]:
         yield
 
 
-def _check_shared(storage: str, cache: Path) -> None:
-    """Before anything is loaded: what one node writes all others will have to read."""
-    from cluster.shared_folders import check_shared
+def make_folders(storage: str, cache: Path) -> dict[str, Path]:
+    """The folders that every node must see, by the recipe's key, made if need be.
 
+    Raises `StorageError` when one cannot be made.
+    """
     folders = {"storage.cache": cache}
     if not address.is_address(storage):
         folders["storage.path"] = Path(storage)
@@ -187,7 +188,14 @@ def _check_shared(storage: str, cache: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{name} = {folder}: cannot be made: {error.strerror}") from error
-    check_shared(folders)
+    return folders
+
+
+def _check_shared(storage: str, cache: Path) -> None:
+    """Before anything is loaded: what one node writes all others will have to read."""
+    from cluster.shared_folders import check_shared
+
+    check_shared(make_folders(storage, cache))
 
 
 def _check_base_seen(recipe: Recipe, folder: Path) -> None:

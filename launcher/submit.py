@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from cluster.job import Job, JobKind, Submission
 from cluster.kuberay import manifest
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
+from launcher.install import own_command
 from launcher.prepare import find_sources
 from recipes import environment, resolved
 from recipes.errors import ClusterError, RecipeError
@@ -160,7 +160,6 @@ def submission(loaded: LoadedRecipe, run_dir: Path) -> Submission:
         run_dir=run_dir,
         parent=runs.parent_of(run_dir),
         key=jobs.key_of(run_dir) if run_dir.is_dir() else uuid.uuid4().hex,
-        # The command that runs this very installation.
-        shoal=str(Path(sys.executable).parent / "shoal"),
+        shoal=own_command(),
         version=version("shoal"),
     )

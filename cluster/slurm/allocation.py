@@ -27,6 +27,7 @@ _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.5
 _TELL_AFTER_S = 10.0
 _RESTART_S = 5.0
+_RAYLET_S = 60.0
 _SCRIPT_ENDS_S = 20.0
 _TURN_S = 3.0
 
@@ -53,7 +54,8 @@ class Head:
         address = self._node.cluster_address()
         self._host.tell(address)
         ray.init(address=address, _node_ip_address=self._address(), **QUIET)
-        self._wait_for(self._absent_raylets, "started Ray", end)
+        # Nodes that have come need some seconds more, also when the time was spent on others.
+        self._wait_for(self._absent_raylets, "started Ray", max(end, time.monotonic() + _RAYLET_S))
 
     def is_lost(self) -> bool:
         """Whether Ray on this node has died, and the cluster with it."""

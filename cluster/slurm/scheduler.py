@@ -13,8 +13,19 @@ from recipes import environment, resolved
 from recipes.address import is_address
 from recipes.errors import RecipeError
 from recipes.files import write_whole
+from recipes.recipe import Recipe
 
 _SCRIPT = "job.sh"
+
+
+def hand_in(text: str, folder: Path, recipe: Recipe) -> Job:
+    """Hand in a script for a recipe, whose job has this folder. Raises `ClusterError` when it is
+    not taken."""
+    file = folder / _SCRIPT
+    write_whole(file, text)
+    # SLURM opens it before anything of ours runs.
+    log_file(folder).parent.mkdir(exist_ok=True)
+    return Job(kind="slurm", id=commands.submit(file, without=_secrets([recipe])))
 
 
 class Slurm:
@@ -24,11 +35,7 @@ class Slurm:
         return script(submission.recipe, submission.run_dir, shoal=submission.shoal)
 
     def submit(self, submission: Submission) -> Job:
-        file = submission.run_dir / _SCRIPT
-        write_whole(file, self.show(submission))
-        # SLURM opens it before anything of ours runs.
-        log_file(submission.run_dir).parent.mkdir(exist_ok=True)
-        return Job(kind="slurm", id=commands.submit(file, without=_secrets([submission])))
+        return hand_in(self.show(submission), submission.run_dir, submission.recipe)
 
     def show_sweep(self, sweep: Sweep) -> str:
         _check_alike(sweep)
@@ -41,7 +48,7 @@ class Slurm:
             log_file(submission.run_dir).parent.mkdir(exist_ok=True)
             # By its number each task of the array finds its run, and SLURM the run's log.
             (sweep.folder / str(number)).symlink_to(submission.run_dir)
-        array = commands.submit(file, without=_secrets(sweep.submissions))
+        array = commands.submit(file, without=_secrets([one.recipe for one in sweep.submissions]))
         return [Job(kind="slurm", id=f"{array}_{n}") for n in range(len(sweep.submissions))]
 
     def states(self, jobs: Sequence[Job]) -> list[JobState]:
@@ -60,12 +67,12 @@ class Slurm:
             return b""
 
 
-def _secrets(submissions: Sequence[Submission]) -> list[str]:
-    """Names of the secret variables of this shell that none of the runs has named."""
+def _secrets(recipes: Sequence[Recipe]) -> list[str]:
+    """Names of the secret variables of this shell that none of the recipes has named."""
     kept: dict[str, str] = {}
-    for submission in submissions:
-        kept |= environment.values(submission.recipe.cluster.env)
-        if is_address(submission.recipe.storage.path):
+    for recipe in recipes:
+        kept |= environment.values(recipe.cluster.env)
+        if is_address(recipe.storage.path):
             kept |= environment.for_storage()
     return environment.secrets(kept)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.job import Sweep
@@ -76,6 +76,20 @@ def script(recipe: Recipe, run_dir: Path, *, shoal: str) -> str:
     )
 
 
+def doctor_script(recipe: Recipe, folder: Path, *, shoal: str, nodes_run: Sequence[str]) -> str:
+    """What SLURM runs to look at the nodes that a run of the recipe would get; `nodes_run` is what
+    each of them gives the command, with the folder last."""
+    return _filled(
+        recipe,
+        title="A look at the nodes that a run would get, written by `shoal doctor`.",
+        options=[*_options(recipe, f"{recipe.name}-doctor", str(log_file(_literal(folder))))],
+        run=shlex.quote(str(folder)),
+        job=_JOB,
+        shoal=shoal,
+        nodes_run=nodes_run,
+    )
+
+
 def sweep_script(sweep: Sweep, name: str) -> str:
     """What SLURM runs for each run of a sweep: a job array, in whose folder each number leads to a
     run. What is asked of SLURM is in all recipes the same; `name` is what it calls the array."""
@@ -96,7 +110,14 @@ def sweep_script(sweep: Sweep, name: str) -> str:
 
 
 def _filled(
-    recipe: Recipe, *, title: str, options: list[str], run: str, job: str, shoal: str
+    recipe: Recipe,
+    *,
+    title: str,
+    options: list[str],
+    run: str,
+    job: str,
+    shoal: str,
+    nodes_run: Sequence[str] = ("node",),
 ) -> str:
     slurm = recipe.slurm
     return _SCRIPT.format(
@@ -105,7 +126,7 @@ def _filled(
         run=run,
         job=job,
         setup="\n".join(["", *slurm.setup, ""]) if slurm.setup else "",
-        srun=shlex.join([*_srun(recipe), slurm.shoal or shoal, "node"]),
+        srun=shlex.join([*_srun(recipe), slurm.shoal or shoal, *nodes_run]),
         stop_file=STOP_FILE,
         exclude_file=EXCLUDE_FILE,
         preempted=PREEMPTED,

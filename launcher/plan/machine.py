@@ -60,7 +60,7 @@ def machine_of(
         # Nobody looks for a cluster: one that is told of, or is elsewhere, is taken to have GPUs.
         gpu = bool(found) if is_here else not (is_told and gpu_memory_bytes is None)
     if is_here:
-        memory_bytes = _memory_bytes()
+        memory_bytes = host_memory_bytes()
         gpu_memory_bytes = min(found, default=None)
     workers_per_node = cluster.most_workers if is_here else gpus_per_node
     if cluster.kind == "slurm":
@@ -103,7 +103,7 @@ def parse_size(text: str | None, option: str) -> int | None:
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
-def _memory_bytes() -> int:
+def host_memory_bytes() -> int:
     """Of this machine, or of the control group that this process is confined to."""
     total = int(psutil.virtual_memory().total)
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.job import Submission, Sweep
-from cluster.slurm.script import cpus_per_node, script, sweep_script
+from cluster.slurm.script import cpus_per_node, doctor_script, script, sweep_script
 from recipes.base import Base
 from recipes.cluster import Cluster
 from recipes.data import Data
@@ -88,6 +88,16 @@ def test_a_run_that_can_do_with_fewer_workers_outlives_a_node():
     assert "\n#SBATCH --no-kill\n" in text
     assert "\nsrun --export=ALL --no-kill " in text
     assert "--no-kill" not in of()
+
+
+def test_the_doctor_asks_for_what_the_run_would_and_gives_another_command():
+    nodes_run = ["doctor-node", "--no-network"]
+    text = doctor_script(RECIPE, RUN, shoal="/venv/bin/shoal", nodes_run=nodes_run)
+    assert ' /venv/bin/shoal doctor-node --no-network "$run" &\n' in text
+    run_lines, own_lines = of().splitlines(), text.splitlines()
+    changed = [pair for pair in zip(run_lines, own_lines, strict=True) if pair[0] != pair[1]]
+    assert len(changed) == 3  # title, name, command
+    assert ("#SBATCH --job-name=tiny", "#SBATCH --job-name=tiny-doctor") in changed
 
 
 def test_no_requeue():
