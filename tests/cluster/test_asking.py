@@ -25,12 +25,12 @@ def own_ray() -> Iterator[None]:
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def double(number: int) -> int:
+def double(node: str, number: int) -> int:
     return 2 * number
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def fail() -> None:
+def fail(node: str) -> None:
     raise ValueError("the disk is on fire")
 
 
@@ -74,8 +74,9 @@ def test_a_stopped_process_holds_up_no_other():
 
 def test_an_actor_that_dies_is_told():
     actor = Told.remote()  # type: ignore[attr-defined]
-    ray.get(actor.pid.remote())
+    process = psutil.Process(ray.get(actor.pid.remote()))
     ray.kill(actor)
+    process.wait(60)
     (found,) = answers({"": actor.pid.remote()}, 60).values()
     assert isinstance(found, Silent)
     assert found.why
