@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cluster.job import Submission
-from cluster.ray_jobs.scheduler import environment
+from cluster.ray_jobs.scheduler import RUN, environment
 from recipes.readable_yaml import to_yaml
 from recipes.recipe import Recipe
 
@@ -35,7 +35,7 @@ def manifest(submission: Submission) -> str:
         "kind": "RayJob",
         "metadata": metadata,
         "spec": {
-            "entrypoint": f"{recipe.ray_job.python} -m launcher job",
+            "entrypoint": f"{recipe.ray_job.python} -m launcher {RUN}",
             "shutdownAfterJobFinishes": True,
             "backoffLimit": kuberay.max_retries,
             "runtimeEnvYAML": to_yaml({"env_vars": environment(submission)}),

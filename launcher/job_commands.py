@@ -176,7 +176,7 @@ def examine_as_node(
     folder: Path, network: Annotated[bool, typer.Option("--network/--no-network")] = True
 ) -> None:
     """What the script of `shoal doctor` runs on each of its job's nodes."""
-    from launcher.doctor.job import write_report
+    from launcher.doctor.slurm_job import write_report
     from launcher.node import work_as_node
     from launcher.terminal import open_display
 
@@ -185,6 +185,18 @@ def examine_as_node(
             raise typer.Exit(write_report(folder, display, measure_network=network))
 
     raise typer.Exit(work_as_node(folder, drive, status_of))
+
+
+@commands.command("doctor-job", hidden=True)
+def examine_as_job(
+    network: Annotated[bool, typer.Option("--network/--no-network")] = True,
+) -> None:
+    """What a job of `shoal doctor` runs on a Ray cluster."""
+    from launcher.doctor.ray_job import print_report
+    from launcher.terminal import open_display
+
+    with interruptible(), open_display() as display:
+        raise typer.Exit(print_report(display, measure_network=network))
 
 
 @commands.command("job", hidden=True)

@@ -21,6 +21,20 @@ def work_as_job(go_on: Callable[[Path], None]) -> None:
 
     Raises `ShoalError`.
     """
+    ticket, loaded = own_ticket()
+    run_dir = _run_folder(loaded, ticket)
+    requests.forget(run_dir)
+    if ticket.parent:
+        runs.note_parent(run_dir, ticket.parent)
+    write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
+    jobs.noted(run_dir, lambda: go_on(run_dir))
+
+
+def own_ticket() -> tuple[Ticket, LoadedRecipe]:
+    """This job's ticket and the recipe in it.
+
+    Raises `RecipeError` outside of a job, `InstallError` when another shoal has submitted it.
+    """
     try:
         ticket = Ticket.from_environment()
     except KeyError as error:
@@ -29,12 +43,7 @@ def work_as_job(go_on: Callable[[Path], None]) -> None:
         ) from error
     loaded = _load(ticket.recipe)
     _check_version(loaded, ticket)
-    run_dir = _run_folder(loaded, ticket)
-    requests.forget(run_dir)
-    if ticket.parent:
-        runs.note_parent(run_dir, ticket.parent)
-    write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
-    jobs.noted(run_dir, lambda: go_on(run_dir))
+    return ticket, loaded
 
 
 def _load(text: str) -> LoadedRecipe:

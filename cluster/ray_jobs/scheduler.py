@@ -19,6 +19,9 @@ _NO_SWEEPS = (
     "--sweep: Ray has no job arrays: all runs would begin at once and wait for each other's "
     "workers. Submit them one after the other, or use cluster.kind=slurm"
 )
+RUN = "job"
+"""The command of shoal's that drives the run of a ticket."""
+
 _PHASES: dict[str, Phase] = {"PENDING": "queued", "RUNNING": "running"}
 
 
@@ -28,7 +31,7 @@ class RayJobs:
     def show(self, submission: Submission) -> str:
         told = {
             "address": submission.recipe.cluster.address,
-            "entrypoint": entrypoint(submission),
+            "entrypoint": entrypoint(submission, [RUN]),
             "working_dir": submission.recipe.ray_job.code,
             "env_vars": environment(submission),
             "variables of this shell": list(submission.recipe.cluster.env),
@@ -36,11 +39,15 @@ class RayJobs:
         return to_yaml(told)
 
     def submit(self, submission: Submission) -> Job:
+        return self.hand_in(submission, [RUN])
+
+    def hand_in(self, submission: Submission, command: Sequence[str]) -> Job:
+        """Hand in a job that gives a command of shoal's with the submission's ticket."""
         code = submission.recipe.ray_job.code
         job = f"{submission.run_dir.name}-{uuid.uuid4().hex[:8]}"
         address = client.submit(
             submission.recipe.cluster.address,
-            entrypoint=entrypoint(submission),
+            entrypoint=entrypoint(submission, command),
             job=job,
             # Ray shows a job's variables to all who may use its dashboard: docs/nodes.md says so.
             environment=environment(submission) | values(submission.recipe.cluster.env),
@@ -78,9 +85,10 @@ def _state(job: Job, details: Any | None) -> JobState:
     )
 
 
-def entrypoint(submission: Submission) -> str:
+def entrypoint(submission: Submission, command: Sequence[str]) -> str:
     """The job's command. As a module, so that code sent along is found before installed code."""
-    return f"exec {shlex.quote(submission.recipe.ray_job.python)} -m launcher job"
+    python = shlex.quote(submission.recipe.ray_job.python)
+    return f"exec {python} -m launcher {shlex.join(command)}"
 
 
 def environment(submission: Submission) -> dict[str, str]:

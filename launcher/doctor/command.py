@@ -37,12 +37,16 @@ def _examine(loaded: LoadedRecipe | None, display: Display, *, measure_network: 
         return examine_here()
     kind = loaded.recipe.cluster.kind
     if kind == "slurm":
-        from launcher.doctor.job import examine_in_job
+        from launcher.doctor.slurm_job import examine_in_job
 
         return examine_in_job(loaded, display, measure_network=measure_network)
-    if kind not in ("local", "ray"):
+    if kind == "ray_job":
+        from launcher.doctor.ray_job import examine_in_ray_job
+
+        return examine_in_ray_job(loaded, display, measure_network=measure_network)
+    if kind == "kuberay":
         raise RecipeError(
-            f"cluster.kind = {kind}: the doctor does not go there by itself. Give it on a node of "
+            "cluster.kind = kuberay: the doctor does not go there by itself. Give it in a pod of "
             "that Ray cluster, with cluster.kind=ray"
         )
     from launcher.doctor.examine import examine

@@ -54,7 +54,7 @@ def override(report: Report, recipe: Recipe) -> str:
     return f"slurm.exclude=[{','.join(nodes)}]"
 
 
-def to_json(report: Report, recipe: Recipe | None) -> str:
+def to_json(report: Report, recipe: Recipe | None, *, indent: int | None = 2) -> str:
     made = {
         "status": report.status,
         "leave_out": report.leave_out,
@@ -62,7 +62,7 @@ def to_json(report: Report, recipe: Recipe | None) -> str:
         "override": override(report, recipe) if recipe and _takes_nodes(recipe) else None,
         **dataclasses.asdict(report),
     }
-    return json.dumps(made, indent=2)
+    return json.dumps(made, indent=indent)
 
 
 def from_json(text: str) -> Report:

@@ -154,6 +154,14 @@ def test_a_fork_is_a_job_of_its_own(person: Submitter, workplace: Path, untouche
     assert len(losses) == STEPS + 20
 
 
+def test_the_doctor_goes_there_too(person: Submitter):
+    done = person.shoal("doctor", "tiny.yaml", *person.job, "--json")
+    report = json.loads(done[done.index("{") :])
+    assert report["status"] == 0
+    assert sorted(node["node"] for node in report["nodes"]) == ["n1", "n2"]
+    assert len(report["links"]) == 1
+
+
 def test_a_driver_that_is_killed_has_died(cluster: RayCluster, person: Submitter, untouched: Trace):
     run = person.submit("killed")
     wait_for_step(run, 30)

@@ -15,6 +15,7 @@ from cluster.slurm.scheduler import Slurm, hand_in
 from cluster.slurm.script import doctor_script
 from launcher import runs
 from launcher.doctor.report import Report, from_json, to_json
+from launcher.doctor.waiting import wait_for_end
 from launcher.install import own_command
 from launcher.terminal import Display
 from recipes import resolved
@@ -28,9 +29,9 @@ COMMAND = "doctor-node"
 NO_NETWORK = "--no-network"
 
 _REPORT = "report.json"
-_POLL_S = 2.0
 # What a job wrote last may reach this machine later than its end, on a network file system.
 _SETTLE_S = 10.0
+_ASK_AGAIN_S = 0.5
 
 
 def examine_in_job(loaded: LoadedRecipe, display: Display, *, measure_network: bool) -> Report:
@@ -53,7 +54,7 @@ def examine_in_job(loaded: LoadedRecipe, display: Display, *, measure_network: b
         shutil.rmtree(folder, ignore_errors=True)
         raise
     try:
-        state = _wait(job, display)
+        state = wait_for_end(job, display)
     except BaseException:
         with suppress(ClusterError):
             Slurm().cancel(job)
@@ -96,21 +97,6 @@ def _small(recipe: Recipe) -> Recipe:
     )
 
 
-def _wait(job: Job, display: Display) -> JobState:
-    """The job's state once it has ended; what it waits for is told as it changes."""
-    display.line(f"Handed in as slurm job {job.id}; Ctrl-C cancels it")
-    told = ""
-    while True:
-        (state,) = Slurm().states([job])
-        now = " ".join(part for part in (state.phase, state.why or state.nodes) if part)
-        if now != told:
-            told = now
-            display.line(f"slurm job {job.id}: {told}")
-        if state.phase in ("ended", "unknown"):
-            return state
-        time.sleep(_POLL_S)
-
-
 def _report(folder: Path) -> Report | None:
     end = time.monotonic() + _SETTLE_S
     while True:
@@ -118,7 +104,7 @@ def _report(folder: Path) -> Report | None:
             return from_json((folder / _REPORT).read_text(encoding="utf-8"))
         if time.monotonic() > end:
             return None
-        time.sleep(_POLL_S / 4)
+        time.sleep(_ASK_AGAIN_S)
 
 
 def _why_none(folder: Path, job: Job, state: JobState) -> str:
