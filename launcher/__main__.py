@@ -4,5 +4,6 @@ import sys
 
 from launcher.cli import main
 
-sys.argv[0] = "shoal"  # what a person is told to type next
-main()
+if __name__ == "__main__":
+    sys.argv[0] = "shoal"  # what a person is told to type next
+    main()
