@@ -88,8 +88,8 @@ def choose(
     ]
     if len(left) < len(own):
         why = (
-            f"Not left out: {names}. Of the partition {partition} that leaves {len(left)} nodes "
-            f"that can do the work, and the job needs {len(own)}"
+            f"Not left out: {names}. The job needs {len(own)} nodes, and of the others in "
+            f"{partition} {len(left)} can do the work"
         )
         return Exclusion(bad=tuple(bad), every="", why=why)
     every = ",".join([*([before] if before else []), *bad])

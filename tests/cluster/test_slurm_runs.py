@@ -261,7 +261,7 @@ def test_a_bad_node_is_given_again_where_there_is_no_other(
         process.kill()
     assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
     assert lab.job(job)["ExcNodeList"] == "n3"
-    assert "that leaves 1 nodes that can do the work, and the job needs 2" in log_of(run)
+    assert "needs 2 nodes, and of the others in main 1 can do the work" in log_of(run)
     assert "not_excluded" in events_of(run)
     assert trace_of(run) == untouched
 
@@ -273,6 +273,7 @@ def test_ray_is_renewed_without_a_node_that_is_gone(lab: Lab, workplace: Path, u
     for process in processes_of(other, "shoal node"):
         process.kill()
     wait_for_event(run, "attempt", 2)
+    wait_for_step(run, 80)
     for process in processes_of(first, "gcs_server"):
         process.kill()
     assert wait_for_end(lab, run, job) == "COMPLETED", log_of(run)
