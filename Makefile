@@ -19,8 +19,9 @@ test-slow: $(VENV)/.test $(VENV)/.samples
 	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
 
 # Several machines with a real SLURM, in namespaces of this one: needs root and what .ci/slurm installs.
+# Two labs at a time: most of a test is waiting, and each has machines of its own.
 test-slurm: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slurm and not gpu"
+	$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --dist loadfile
 
 # Break runs on purpose; CHAOS="--count 100 --kinds rank driver --seed 3", or --help.
 chaos: $(VENV)/.test
