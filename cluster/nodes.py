@@ -16,15 +16,18 @@ from cluster.asking import Silent, answers, on
 from cluster.process import CommandError, run
 from recipes.cluster import Cluster
 
+NOT_REACHED = "not reached"
+"""In the place of a process's status: its node does not answer."""
+
 _LOOK_S = 10.0
 
 Place = tuple[str, int]
 """A process: its node by Ray's id, and its number there."""
 
 
-def num_nodes() -> int:
-    """Nodes that are alive."""
-    return sum(node["Alive"] for node in ray.nodes())
+def alive() -> set[str]:
+    """Nodes that are alive, by Ray's ids."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def own_node() -> str:
@@ -72,7 +75,7 @@ class Looked:
     """A process as it is found on its node: what the system says of it, and its Python stack."""
 
     status: str
-    """Such as running, sleeping or stopped; gone; or not reached, when its node does not answer."""
+    """Such as running, sleeping or stopped; gone; or `NOT_REACHED`."""
     stack: str
     """Empty where it could not be read."""
 
@@ -80,7 +83,7 @@ class Looked:
 def look_at(places: Sequence[Place]) -> list[Looked]:
     """Look at processes from outside: they need not be able to answer."""
     return [
-        found if found is not None else Looked(status="not reached", stack="")
+        found if found is not None else Looked(status=NOT_REACHED, stack="")
         for found in _on_each(_look, places)
     ]
 

@@ -152,7 +152,7 @@ class _Attempts:
             failed.fault, saved=saved, node_name=self._name_of(failed.fault.node, lost=lost)
         )
         self.faults.append(fault)
-        decision = decide(self.faults, self.limits, 1 if lost else nodes.num_nodes())
+        decision = decide(self.faults, self.limits, 1 if lost else len(nodes.alive()))
         self._note("fault", {**dataclasses.asdict(fault), **_as_details(decision)})
         if decision.action == "stop":
             if fault.kind in ("mistake", "bad_loss"):
@@ -257,6 +257,12 @@ def _as_details(decision: Decision) -> dict[str, Any]:
 
 
 def _late_line(details: Mapping[str, Any]) -> str:
+    if details["is_unheard"]:
+        return (
+            f"Nothing is heard of {details['host']}, the node of rank {details['rank']}, for "
+            f"{details['late_s']:.0f} s, in step {details['step']}, {details['phase']}: it is down "
+            "or cut off"
+        )
     who = f"Rank {details['rank']} on {details['host']} (process {details['pid']})"
     if not details["alone"]:
         who += ", like all others,"

@@ -191,8 +191,9 @@ class _Attempt:
             ranks=self._ranks,
             step=self._step,
             logs=rank_log(self.job.run_dir, 0).parent,
+            lost_nodes=self._lost_nodes(),
         )
-        if self._watch.hang is None:
+        if self._watch.hang is None or failed.fault.kind == "node":
             return failed
         fault = Fault(
             kind="hang",
@@ -201,6 +202,13 @@ class _Attempt:
             node=self._watch.hung_node,
         )
         return AttemptFailedError(fault, TrainingError(fault.what))
+
+    def _lost_nodes(self) -> set[str]:
+        """Nodes of ranks that Ray has given up, or that are not heard of: Ray may need a minute."""
+        if self.connection.is_lost():  # there is nobody to ask
+            return self._watch.unheard_nodes
+        used = {where.node for where in self._ranks.values()}
+        return (used - nodes.alive()) | self._watch.unheard_nodes
 
 
 def _end_of_allocation() -> float | None:

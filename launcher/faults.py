@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from launcher.policy import Fault, Kind
 from recipes.errors import BadLossError, ShoalError, StorageError, TrainingError
 
 _SIGNS_OF_A_LOST_PEER = ("gloo", "nccl", "connection", "socket", "broken pipe", "tcpstore")
+# What the loss of a node looks like to those who are left.
+_OF_A_LOST_NODE: tuple[Kind, ...] = ("worker", "node", "cluster")
 _SIGNS_OF_THE_MACHINE = ("cuda error", "cublas", "cudnn", "ecc", "uncorrectable", "nvlink")
 
 
@@ -39,18 +41,24 @@ def fault_of(
     ranks: Mapping[int, Whereabouts],
     step: int,
     logs: Path,
+    lost_nodes: Collection[str] = (),
 ) -> AttemptFailedError:
-    """The fault behind what Ray Train raised. `ranks` is where those ran that were heard."""
+    """The fault behind what Ray Train raised. `ranks` is where those ran that were heard,
+    `lost_nodes` are dead or cannot be reached: their ranks cannot say anything themselves, and
+    Ray Train may have no more than the echo that others have heard."""
     causes = _causes(error)
     rank, cause = _first_cause(causes)
     kind = _kind(cause)
+    lost = [number for number, place in ranks.items() if place.node in lost_nodes]
+    if lost and kind in _OF_A_LOST_NODE:
+        rank, kind = min(lost), "node"
     place = ranks.get(rank) if rank is not None else None
     where = f"rank {rank}" if rank is not None else "the workers"
     if place is not None:
         where += f" on {place.host}"
     fault = Fault(
         kind=kind,
-        what=_what(kind, cause, where),
+        what=_lost_node(lost, ranks) if kind == "node" and lost else _what(kind, cause, where),
         step=step,
         node=place.node if place is not None else None,
         batches=cause.batches if isinstance(cause, BadLossError) else (),
@@ -135,6 +143,13 @@ def _what(kind: Kind, error: BaseException, where: str) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     told = lines[-1].strip().rstrip(".") if lines else "no message"
     return f"{where} failed: {type(error).__name__}: {told}"
+
+
+def _lost_node(lost: Sequence[int], ranks: Mapping[int, Whereabouts]) -> str:
+    first = ranks[min(lost)]
+    there = sorted(rank for rank in lost if ranks[rank].node == first.node)
+    of = f"rank {there[0]}" if len(there) == 1 else f"ranks {', '.join(map(str, there))}"
+    return f"{first.host}, the node of {of}, is gone or cut off"
 
 
 def _exit_detail(text: str) -> str:

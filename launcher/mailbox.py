@@ -67,8 +67,11 @@ class Mailbox:
 
 
 def open_mailbox() -> Any:
-    """A mailbox on the driver's own node: it must not be lost with a node of the ranks."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    """A mailbox on the driver's own node: it must not be lost with a node of the ranks.
+
+    Ray 2.60 puts an actor that takes no resources on any node if the affinity is soft.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,17 @@ def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError:
         return error
 
 
-def check_room(recipe: Recipe, storage: Path, trained_parameters: int) -> None:
+def check_room(recipe: Recipe, free_bytes: Mapping[str, int], trained_parameters: int) -> None:
     """Raises `StorageError` when the checkpoints of a run would not fit into the folder in which it
-    works."""
+    works. `free_bytes` is what is free there, by node: whichever has rank 0 writes them."""
     named = "cache" if is_address(recipe.storage.path) else "path"
     kept = kept_checkpoints(recipe.checkpoint, recipe.train.steps)
     # One more is written before the oldest goes.
     needed = (kept + 1) * predicted_bytes(trained_parameters)
-    while not storage.exists():
-        storage = storage.parent
-    free = shutil.disk_usage(storage).free
+    host, free = min(free_bytes.items(), key=lambda item: item[1])
     if needed > free:
         raise StorageError(
-            f"storage.{named} = {getattr(recipe.storage, named)}: has room for {free:,} bytes; "
-            f"{kept} checkpoints and one being written take {needed:,}. Free some, or lower "
-            "checkpoint.keep"
+            f"storage.{named} = {getattr(recipe.storage, named)}: on {host} it has room for "
+            f"{free:,} bytes; {kept} checkpoints and one being written take {needed:,}. Free some, "
+            "or lower checkpoint.keep"
         )

@@ -101,18 +101,20 @@ def _run(
     runs.check_writable(storage)
     find_sources(recipe.data, cache)
     from cluster.ray_cluster import connected, resources, uses_gpu
+    from cluster.room import free_bytes
     from launcher.drive import import_ray_train
     from launcher.preflight import Preflight, check_room
 
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
+        _check_versions(recipe, display)
         _check_shared(storage, cache)
         _check_base_seen(recipe, base_folder)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
         work = cache if address.is_address(storage) else Path(storage)
-        check_room(recipe, work, preflight.land())
+        check_room(recipe, free_bytes(work), preflight.land())
         run_dir = earlier or runs.create(storage, recipe.name, cache)
         if not is_inside():  # a job's script does so before a scheduler may ask for anything
             forget(run_dir)
@@ -147,6 +149,16 @@ def _run(
         before=runs.read_evaluation(run_dir, "before"),
         after=result["after"],
     )
+
+
+def _check_versions(recipe: Recipe, display: Display) -> None:
+    """A Ray that was started here has what is here."""
+    if recipe.cluster.kind == "local":
+        return
+    from cluster.versions import check_versions
+
+    for difference in check_versions():
+        display.line(f"Not all nodes have the same software. {difference}")
 
 
 @contextmanager

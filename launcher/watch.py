@@ -32,6 +32,8 @@ class Watch:
     hang: str | None = None
     """What hung, once its processes were killed for it."""
     hung_node: str | None = None
+    unheard_nodes: set[str] = field(default_factory=set)
+    """Nodes that do not answer, and whose ranks are silent, since the last step."""
     _steps: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     _named: bool = False
     _begun: float = field(default_factory=time.monotonic)
@@ -44,6 +46,7 @@ class Watch:
     def step_took(self, seconds: float) -> None:
         self._steps.append(seconds)
         self._named = False
+        self.unheard_nodes.clear()
 
     def look(self, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]) -> None:
         """Name who is late, once; kill its process when it is late for too long."""
@@ -87,6 +90,11 @@ class Watch:
         found = nodes.look_at([(ranks[rank].node, ranks[rank].pid) for rank in told])
         for rank, looked in zip(told, found, strict=True):
             where, beat = ranks[rank], beats[rank]
+            if where.node in self.unheard_nodes:
+                continue  # told already, of another rank
+            is_unheard = late.silent and looked.status == nodes.NOT_REACHED
+            if is_unheard:
+                self.unheard_nodes.add(where.node)
             file = self.logs / f"late_rank_{rank:03d}.txt"
             head = f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {_text(rank, where, beat)} ---\n"
             with suppress(OSError), file.open("a", encoding="utf-8") as stream:
@@ -104,6 +112,7 @@ class Watch:
                     "limit_s": round(late.limit_s, 1),
                     "status": looked.status,
                     "late_ranks": len(late.ranks),
+                    "is_unheard": is_unheard,
                     "alone": len(late.ranks) < self.num_ranks,
                     "stack": str(file),
                 },

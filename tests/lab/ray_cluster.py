@@ -54,7 +54,7 @@ class RayCluster:
     with RayCluster(lab, lab.machines[:2]) as cluster:
         cluster.on(cluster.head, ["shoal", "run", recipe, "cluster.kind=ray"])
 
-    `cpus` are what Ray may use of each machine, by its name or for all. `dashboard` starts the
+    `cpus` are what Ray may use of each machine. `dashboard` starts the
     dashboard, and with it the Jobs API; it needs `ray[default]`. `quick` notices a machine that is
     cut off within seconds.
     """
@@ -64,7 +64,7 @@ class RayCluster:
         lab: Lab,
         machines: Sequence[Machine],
         *,
-        cpus: int | Mapping[str, int] = 2,
+        cpus: int = 2,
         dashboard: bool = False,
         quick: bool = True,
     ) -> None:
@@ -77,7 +77,7 @@ class RayCluster:
         self.folder = f"/tmp/ray-{secrets.token_hex(4)}"
         """Ray's folder on each machine."""
         self._lab = lab
-        self._cpus = cpus if isinstance(cpus, Mapping) else {m.name: cpus for m in machines}
+        self._cpus = cpus
         self._dashboard = dashboard
         self._token = lab.shared / f"{Path(self.folder).name}.token"
         self._timing = _QUICK if quick else {}
@@ -140,11 +140,12 @@ class RayCluster:
 
     # --- its machines ------------------------------------------------------------------------
 
-    def join(self, machine: Machine) -> None:
-        """Start Ray on a further machine, or on one that was without power."""
+    def join(self, machine: Machine, env: Mapping[str, str] | None = None) -> None:
+        """Start Ray on a further machine, or on one that was without power; its workers have `env`
+        too."""
         if machine not in self.machines:
             self.machines.append(machine)
-        self._serve(machine, [f"--address={self.address}"])
+        self._serve(machine, [f"--address={self.address}"], env)
 
     def alive(self) -> list[str]:
         """Names of the machines whose Ray is alive, as the head thinks."""
@@ -203,13 +204,15 @@ class RayCluster:
         wait_until(lambda: file.is_file() and bool(file.read_text()), _START_S, self._why)
         self.address = file.read_text().strip()
 
-    def _serve(self, machine: Machine, options: Sequence[str]) -> None:
+    def _serve(
+        self, machine: Machine, options: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> None:
         start = ["ray", "start", *options, "--block", f"--node-ip-address={machine.address}"]
-        start += [f"--num-cpus={self._cpus[machine.name]}", f"--temp-dir={self.folder}"]
+        start += [f"--num-cpus={self._cpus}", f"--temp-dir={self.folder}"]
         start += [f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"]
         start += ["--node-manager-port=0", "--object-manager-port=0"]
         start += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        environment = {**self.environment, **_AT_ONCE, **self._timing}
+        environment = {**self.environment, **_AT_ONCE, **self._timing, **(env or {})}
         with self._log(machine).open("ab") as log:
             self._services[machine.name] = machine.popen(
                 ["sh", "-c", _SERVICE, "sh", *start], env=environment, stdout=log.fileno()

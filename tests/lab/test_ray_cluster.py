@@ -1,4 +1,4 @@
-"""A Ray cluster over machines of the lab: it spans them, comes back after a cut, and leaves nothing."""
+"""Ray over machines of the lab: it spans them, comes back after a cut, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def test_jobs_are_taken_from_those_who_know_the_password(lab: Lab):
         submit = ["python", "-c", JOB, cluster.dashboard_url]
         told = cluster.on(lab.control, submit).stdout
         assert told.startswith("SUCCEEDED") and told.split()[-1] == "n1"
-        with pytest.raises(CommandFailed, match="401|Unauthorized|[Aa]uthentication"):
+        with pytest.raises(CommandFailed, match=r"[Aa]uthentication"):
             lab.control.run(submit)

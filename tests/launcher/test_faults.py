@@ -25,12 +25,15 @@ WHERE = {
 }
 
 
-def failed(errors: dict[int, BaseException]) -> AttemptFailedError:
+def failed(
+    errors: dict[int, BaseException], lost_nodes: frozenset[str] = frozenset()
+) -> AttemptFailedError:
     return fault_of(
         WorkerGroupError("it failed", errors),  # type: ignore[arg-type]
         ranks=WHERE,
         step=7,
         logs=Path("/runs/a/logs"),
+        lost_nodes=lost_nodes,
     )
 
 
@@ -70,6 +73,20 @@ def test_what_a_rank_says_counts_more_than_that_others_lost_it():
     assert found.fault.node == "bb"
     own = DataError("shard_00000.arrow: cannot be read")
     assert failed({0: DEAD, 1: own}).error is own
+
+
+@pytest.mark.parametrize("errors", [{0: ECHO}, {1: DEAD}, {0: ECHO, 1: DEAD}])
+def test_a_lost_node_counts_and_not_the_echo_of_it(errors: dict[int, BaseException]):
+    """Often it is the only thing that Ray Train has to tell."""
+    fault = failed(errors, lost_nodes=frozenset({"bb", "a node without ranks"})).fault
+    assert (fault.kind, fault.node) == ("node", "bb")
+    assert fault.what == "second, the node of rank 1, is gone or cut off"
+
+
+def test_what_a_rank_says_counts_more_than_that_its_node_is_lost():
+    own = StorageError("runs/a: cannot be written")
+    assert failed({0: own}, lost_nodes=frozenset({"bb"})).error is own
+    assert failed({0: KeyError("labels")}, lost_nodes=frozenset({"bb"})).fault.kind == "code"
 
 
 def test_a_bad_loss_tells_its_batches():

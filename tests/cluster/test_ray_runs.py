@@ -1,0 +1,214 @@
+"""Runs on a Ray cluster that is there already, over several machines, driven on the first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos.stories import Trace, trace_of
+from chaos.workplace import make_workplace
+
+from lab.init import PRIVATE
+from lab.lab import Lab, wait_until
+from lab.machine import ROOT, Machine
+from lab.ray_cluster import RayCluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+SHOAL = str(Path(sys.executable).parent / "shoal")
+STEPS = 300
+# Ray Data keeps these for the next run, and for others: one each for a cluster.
+_OF_RAY_DATA = ("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor")
+_ROOMS = ("recipes", "adapters", "trainer", "cluster", "launcher")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workplace(tmp_path_factory.mktemp("ray"), steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def untouched(workplace: Path) -> Trace:
+    """The same run on this machine alone, with as many workers."""
+    subprocess.run([SHOAL, "run", "tiny.yaml", "name=untouched"], cwd=workplace, check=True)
+    return trace_of(workplace / "runs" / "untouched")
+
+
+@dataclass(slots=True)
+class Running:
+    """A run under way on a cluster."""
+
+    cluster: RayCluster
+    folder: Path
+    output: Path
+    process: subprocess.Popen[str]
+
+    @classmethod
+    def begin(cls, cluster: RayCluster, workplace: Path, name: str, *more: str) -> Running:
+        arguments = ["run", "tiny.yaml", f"name={name}", *more]
+        return cls.of(cluster, workplace, name, arguments)
+
+    @classmethod
+    def of(cls, cluster: RayCluster, workplace: Path, name: str, arguments: list[str]) -> Running:
+        output = workplace / f"{name}.log"
+        command = [SHOAL, *arguments, "cluster.kind=ray", f"cluster.address={cluster.address}"]
+        with output.open("ab") as log:
+            process = cluster.popen(cluster.head, command, cwd=workplace, stdout=log.fileno())
+        return cls(cluster, workplace / "runs" / name, output, process)
+
+    def told(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 300) -> None:
+        wait_until(lambda: condition() or self.process.poll() is not None, timeout_s, self.told)
+        assert condition(), self.told()
+
+    def wait_for_step(self, step: int) -> None:
+        metrics = self.folder / "metrics.jsonl"
+        self.wait_for(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step)
+
+    def end(self, timeout_s: float = 400) -> int:
+        """Its exit status."""
+        wait_until(lambda: self.process.poll() is not None, timeout_s, self.told)
+        return self.process.wait()
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        file = self.folder / "events.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+    def ranks(self, machine: Machine) -> list[Any]:
+        workers = self.cluster.workers(machine)
+        return [each for each in workers if each.cmdline()[0].startswith("ray::RayTrainWorker")]
+
+    def with_a_rank(self) -> Machine:
+        """A machine with a rank that is not the driver's."""
+        return next(m for m in self.cluster.machines[1:] if m.is_on and self.ranks(m))
+
+
+def assert_nothing_left(cluster: RayCluster) -> None:
+    """Nothing of a run on any machine that is on; a frozen rank needs up to three minutes."""
+
+    def left() -> list[str]:
+        workers = [each for m in cluster.machines if m.is_on for each in cluster.workers(m)]
+        titles = [" ".join(each.cmdline()).strip() for each in workers if each.is_running()]
+        return [title for title in titles if not title.startswith((*_OF_RAY_DATA, "ray::IDLE"))]
+
+    wait_until(lambda: not left(), 240, lambda: f"left: {left()}")
+    assert [m.shared_memory() for m in cluster.machines if m.is_on and m.shared_memory()] == []
+
+
+def test_both_nodes_train(lab: Lab, workplace: Path, untouched: Trace):
+    """The run is seen, stopped and continued from another machine."""
+    with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
+        run = Running.begin(cluster, workplace, "both")
+        run.wait_for_step(50)
+        assert [len(run.ranks(machine)) for machine in cluster.machines] == [1, 1]
+        there = cluster.machines[1]
+        cluster.on(there, [SHOAL, "stop", "both"], cwd=workplace)
+        assert run.end() == 130, run.told()
+        assert "stopped" in cluster.on(there, [SHOAL, "status", "both"], cwd=workplace).stdout
+        assert_nothing_left(cluster)
+        again = Running.of(cluster, workplace, "both", ["resume", "both"])
+        assert again.end() == 0, again.told()
+        assert trace_of(run.folder) == untouched
+        assert run.events("evaluated")
+        assert_nothing_left(cluster)
+
+
+@pytest.mark.parametrize("how", ["power", "network"])
+def test_another_node_takes_over(lab: Lab, workplace: Path, untouched: Trace, how: str):
+    with RayCluster(lab, lab.machines, cpus=1) as cluster:
+        run = Running.begin(cluster, workplace, f"lost_{how}")
+        run.wait_for_step(50)
+        lost = run.with_a_rank()
+        if how == "power":
+            lost.power_off()
+        else:
+            lab.cut(lost)
+        assert run.end() == 0, run.told()
+        assert trace_of(run.folder) == untouched
+        (fault,) = run.events("fault")
+        assert fault["kind"] == "node"
+        assert f"{lost.name}, the node of rank " in fault["what"]
+        (line,) = [line for line in run.told().splitlines() if "going on from step" in line]
+        assert line.startswith(fault["what"])
+        # Cut off it goes on with nothing: its ranks end by themselves, although nobody tells them.
+        assert_nothing_left(cluster)
+
+
+def test_a_run_shrinks_to_the_nodes_that_are_left(lab: Lab, workplace: Path, untouched: Trace):
+    with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
+        run = Running.begin(cluster, workplace, "shrunk", "cluster.workers=[1,2]")
+        run.wait_for_step(50)
+        lab.machines[1].power_off()
+        assert run.end() == 0, run.told()
+        assert [attempt["workers"] for attempt in run.events("attempt")] == [2, 1]
+        assert trace_of(run.folder).ledger == untouched.ledger
+        assert_nothing_left(cluster)
+
+
+def test_a_link_that_comes_back_in_time_costs_nothing(lab: Lab, workplace: Path, untouched: Trace):
+    """Ray's own figures give it a minute."""
+    with RayCluster(lab, lab.machines[:2], cpus=1, quick=False) as cluster:
+        run = Running.begin(cluster, workplace, "blinked", "failure.hang_s=60")
+        run.wait_for_step(50)
+        lost = run.with_a_rank()
+        lab.cut(lost)
+        run.wait_for(lambda: bool(run.events("late")))
+        lab.heal(lost)
+        assert run.end() == 0, run.told()
+        assert trace_of(run.folder) == untouched
+        late = run.events("late")[0]
+        assert (late["host"], late["is_unheard"]) == (lost.name, True)
+        assert f"Nothing is heard of {lost.name}, the node of rank {late['rank']}" in run.told()
+        assert run.events("fault") == []
+
+
+def test_a_node_that_comes_back_is_used_again(lab: Lab, workplace: Path, untouched: Trace):
+    """It was given up; there is no other."""
+    with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
+        run = Running.begin(cluster, workplace, "back")
+        run.wait_for_step(50)
+        lost = run.with_a_rank()
+        before = run.ranks(lost)
+        lab.cut(lost)
+        run.wait_for(lambda: bool(run.events("waiting")))
+        lab.heal(lost)
+        # Ranks of the attempt that is over do not stay beside those of the next one.
+        wait_until(lambda: not any(rank.is_running() for rank in before), 60)
+        assert run.end() == 0, run.told()
+        assert trace_of(run.folder) == untouched
+        (fault,) = run.events("fault")
+        assert (fault["kind"], fault["what"].split(",")[0]) == ("node", lost.name)
+        assert_nothing_left(cluster)
+
+
+def test_what_one_node_alone_has_is_refused(lab: Lab, workplace: Path, tmp_path: Path):
+    """Before anything is loaded: a folder, then another shoal."""
+    head, other, _ = lab.machines
+    head.run(["mkdir", "-p", f"{PRIVATE}/runs"])
+    with RayCluster(lab, [head, other], cpus=1) as cluster:
+        run = Running.begin(cluster, workplace, "apart", f"storage.path={PRIVATE}/runs")
+        assert run.end() == 1
+        assert f"storage.path = {PRIVATE}/runs: cannot be used on {other.name}" in run.told()
+        assert "loading the base" not in run.told()
+        assert list((head.private / "runs").iterdir()) == []
+        for room in _ROOMS:
+            shutil.copytree(ROOT / room, tmp_path / room)
+        with (tmp_path / "trainer" / "loop.py").open("a") as file:
+            file.write("# another\n")
+        other.clear()
+        cluster.join(other, env={"PYTHONPATH": str(tmp_path)})
+        cluster.wait_until_alive([head, other])
+        run = Running.begin(cluster, workplace, "other")
+        assert run.end() == 1
+        assert f"Not all nodes have the same software. shoal: {other.name} has " in run.told()
+        assert "reading sources" not in run.told()
