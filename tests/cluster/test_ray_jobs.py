@@ -13,27 +13,12 @@ from pathlib import Path
 
 import pytest
 from chaos.stories import Trace, trace_of
-from chaos.workplace import make_workplace
 
 from lab.lab import Lab, wait_until
 from lab.ray_cluster import RayCluster
+from lab.runs import SHOAL, STEPS, events_of, steps_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
-
-SHOAL = str(Path(sys.executable).parent / "shoal")
-STEPS = 300
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_workplace(tmp_path_factory.mktemp("ray_jobs"), steps=STEPS)
-
-
-@pytest.fixture(scope="module")
-def untouched(workplace: Path) -> Trace:
-    """The same run on this machine alone, with as many workers."""
-    subprocess.run([SHOAL, "run", "tiny.yaml", "name=untouched"], cwd=workplace, check=True)
-    return trace_of(workplace / "runs" / "untouched")
 
 
 @pytest.fixture
@@ -102,16 +87,11 @@ def person(lab: Lab, cluster: RayCluster, workplace: Path) -> Submitter:
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    metrics = run / "metrics.jsonl"
     wait_until(
-        lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step,
+        lambda: steps_of(run) >= step,
         240,
         lambda: f"step {step} was not reached in {run}",
     )
-
-
-def events_of(run: Path) -> list[str]:
-    return [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
 
 
 def test_a_job_trains_on_both_machines(person: Submitter, untouched: Trace):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,32 +12,18 @@ from typing import Any
 
 import pytest
 from chaos.stories import Trace, trace_of
-from chaos.workplace import make_workplace
 
 from lab.init import PRIVATE
 from lab.lab import Lab, wait_until
 from lab.machine import ROOT, Machine
 from lab.ray_cluster import RayCluster
+from lab.runs import SHOAL, steps_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-SHOAL = str(Path(sys.executable).parent / "shoal")
-STEPS = 300
 # Ray Data keeps these for the next run, and for others: one each for a cluster.
 _OF_RAY_DATA = ("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor")
 _ROOMS = ("recipes", "adapters", "trainer", "cluster", "launcher")
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_workplace(tmp_path_factory.mktemp("ray"), steps=STEPS)
-
-
-@pytest.fixture(scope="module")
-def untouched(workplace: Path) -> Trace:
-    """The same run on this machine alone, with as many workers."""
-    subprocess.run([SHOAL, "run", "tiny.yaml", "name=untouched"], cwd=workplace, check=True)
-    return trace_of(workplace / "runs" / "untouched")
 
 
 @dataclass(slots=True)
@@ -71,8 +56,7 @@ class Running:
         assert condition(), self.told()
 
     def wait_for_step(self, step: int) -> None:
-        metrics = self.folder / "metrics.jsonl"
-        self.wait_for(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step)
+        self.wait_for(lambda: steps_of(self.folder) >= step)
 
     def end(self, timeout_s: float = 400) -> int:
         """Its exit status."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,29 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 from chaos.stories import Trace, trace_of
-from chaos.workplace import make_workplace
 
 from lab.init import PRIVATE
 from lab.lab import Lab, wait_until
 from lab.machine import Machine
+from lab.runs import SHOAL, events_of, steps_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-SHOAL = str(Path(sys.executable).parent / "shoal")
 JOB = ["cluster.kind=slurm", "slurm.nodes=2", "slurm.partition=main", "slurm.exclusive=true"]
-STEPS = 300
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_workplace(tmp_path_factory.mktemp("slurm"), steps=STEPS)
-
-
-@pytest.fixture(scope="module")
-def untouched(workplace: Path) -> Trace:
-    """The same run on this machine alone, with as many workers."""
-    subprocess.run([SHOAL, "run", "tiny.yaml", "name=untouched"], cwd=workplace, check=True)
-    return trace_of(workplace / "runs" / "untouched")
 
 
 def shoal(lab: Lab, workplace: Path, *arguments: str, check: bool = True) -> str:
@@ -54,9 +37,8 @@ def submit(lab: Lab, workplace: Path, name: str, *more: str) -> tuple[Path, str]
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    metrics = run / "metrics.jsonl"
     wait_until(
-        lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step,
+        lambda: steps_of(run) >= step,
         240,
         lambda: f"step {step} was not reached:\n{log_of(run)}",
     )
@@ -108,10 +90,6 @@ def machine_of(lab: Lab, name: str) -> Machine:
 def log_of(run: Path) -> str:
     file = run / "logs" / "slurm.log"
     return file.read_text() if file.exists() else "no log"
-
-
-def events_of(run: Path) -> list[str]:
-    return [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
 
 
 def names_of(lab: Lab, job: str) -> list[str]:
