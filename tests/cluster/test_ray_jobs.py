@@ -16,7 +16,7 @@ from chaos.stories import Trace, trace_of
 
 from lab.lab import Lab, wait_until
 from lab.ray_cluster import RayCluster
-from lab.runs import SHOAL, STEPS, events_of, steps_of
+from lab.runs import SHOAL, STEPS, assert_nothing_left, events_of, steps_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -26,6 +26,7 @@ def cluster(lab: Lab) -> Iterator[RayCluster]:
     # A core each, so that two workers are on two machines.
     with RayCluster(lab, lab.machines[:2], cpus=1, dashboard=True) as cluster:
         yield cluster
+        assert_nothing_left(cluster)
 
 
 class Submitter:
@@ -157,6 +158,23 @@ def test_a_driver_that_is_killed_has_died(cluster: RayCluster, person: Submitter
     person.shoal("resume", "killed")
     person.wait_for("killed", "finished")
     assert trace_of(run) == untouched
+
+
+def test_a_machine_that_is_cut_off_is_named_and_another_takes_over(
+    lab: Lab, workplace: Path, untouched: Trace
+):
+    with RayCluster(lab, lab.machines, cpus=1, dashboard=True) as cluster:
+        person = Submitter(lab, cluster, workplace)
+        run = person.submit("cut")
+        wait_for_step(run, 30)
+        lost = cluster.with_a_rank()
+        lab.cut(lost)
+        person.wait_for("cut", "finished")
+        assert person.ray_says(run) == "SUCCEEDED"
+        assert f"{lost.name}, the node of rank " in person.shoal("logs", "cut")
+        assert events_of(run).count("fault") == 1
+        assert trace_of(run) == untouched
+        assert_nothing_left(cluster)
 
 
 def test_who_submits_need_not_see_the_storage(lab: Lab, workplace: Path):

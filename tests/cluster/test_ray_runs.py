@@ -15,14 +15,12 @@ from chaos.stories import Trace, trace_of
 
 from lab.init import PRIVATE
 from lab.lab import Lab, wait_until
-from lab.machine import ROOT, Machine
+from lab.machine import ROOT
 from lab.ray_cluster import RayCluster
-from lab.runs import SHOAL, steps_of
+from lab.runs import SHOAL, assert_nothing_left, steps_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-# Ray Data keeps these for the next run, and for others: one each for a cluster.
-_OF_RAY_DATA = ("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor")
 _ROOMS = ("recipes", "adapters", "trainer", "cluster", "launcher")
 
 
@@ -68,33 +66,13 @@ class Running:
         lines = file.read_text().splitlines() if file.exists() else []
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
-    def ranks(self, machine: Machine) -> list[Any]:
-        workers = self.cluster.workers(machine)
-        return [each for each in workers if each.cmdline()[0].startswith("ray::RayTrainWorker")]
-
-    def with_a_rank(self) -> Machine:
-        """A machine with a rank that is not the driver's."""
-        return next(m for m in self.cluster.machines[1:] if m.is_on and self.ranks(m))
-
-
-def assert_nothing_left(cluster: RayCluster) -> None:
-    """Nothing of a run on any machine that is on; a frozen rank needs up to three minutes."""
-
-    def left() -> list[str]:
-        workers = [each for m in cluster.machines if m.is_on for each in cluster.workers(m)]
-        titles = [" ".join(each.cmdline()).strip() for each in workers if each.is_running()]
-        return [title for title in titles if not title.startswith((*_OF_RAY_DATA, "ray::IDLE"))]
-
-    wait_until(lambda: not left(), 240, lambda: f"left: {left()}")
-    assert [m.shared_memory() for m in cluster.machines if m.is_on and m.shared_memory()] == []
-
 
 def test_both_nodes_train(lab: Lab, workplace: Path, untouched: Trace):
     """The run is seen, stopped and continued from another machine."""
     with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
         run = Running.begin(cluster, workplace, "both")
         run.wait_for_step(50)
-        assert [len(run.ranks(machine)) for machine in cluster.machines] == [1, 1]
+        assert [len(cluster.ranks(machine)) for machine in cluster.machines] == [1, 1]
         there = cluster.machines[1]
         cluster.on(there, [SHOAL, "stop", "both"], cwd=workplace)
         assert run.end() == 130, run.told()
@@ -112,7 +90,7 @@ def test_another_node_takes_over(lab: Lab, workplace: Path, untouched: Trace, ho
     with RayCluster(lab, lab.machines, cpus=1) as cluster:
         run = Running.begin(cluster, workplace, f"lost_{how}")
         run.wait_for_step(50)
-        lost = run.with_a_rank()
+        lost = cluster.with_a_rank()
         if how == "power":
             lost.power_off()
         else:
@@ -144,7 +122,7 @@ def test_a_link_that_comes_back_in_time_costs_nothing(lab: Lab, workplace: Path,
     with RayCluster(lab, lab.machines[:2], cpus=1, quick=False) as cluster:
         run = Running.begin(cluster, workplace, "blinked", "failure.hang_s=60")
         run.wait_for_step(50)
-        lost = run.with_a_rank()
+        lost = cluster.with_a_rank()
         lab.cut(lost)
         run.wait_for(lambda: bool(run.events("late")))
         lab.heal(lost)
@@ -161,8 +139,8 @@ def test_a_node_that_comes_back_is_used_again(lab: Lab, workplace: Path, untouch
     with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
         run = Running.begin(cluster, workplace, "back")
         run.wait_for_step(50)
-        lost = run.with_a_rank()
-        before = run.ranks(lost)
+        lost = cluster.with_a_rank()
+        before = cluster.ranks(lost)
         lab.cut(lost)
         run.wait_for(lambda: bool(run.events("waiting")))
         lab.heal(lost)

@@ -161,6 +161,15 @@ class RayCluster:
         for work."""
         return [process for process in machine.processes() if _WORKER.match(_command(process))]
 
+    def ranks(self, machine: Machine) -> list[psutil.Process]:
+        """Processes on a machine that train."""
+        workers = self.workers(machine)
+        return [each for each in workers if _command(each).startswith("ray::RayTrainWorker")]
+
+    def with_a_rank(self) -> Machine:
+        """A machine that trains and is not the head."""
+        return next(m for m in self.machines[1:] if m.is_on and self.ranks(m))
+
     # --- commands ----------------------------------------------------------------------------
 
     def on(
