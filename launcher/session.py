@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.base_ref import base_ref, files_of, locate
+from adapters.base_ref import base_ref, locate
 from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
 from cluster.inside import is_inside
 from cluster.job_words import PREEMPTED
 from launcher import runs
+from launcher.common_ground import check_nodes, make_folders
 from launcher.following import followed
 from launcher.plan import record
 from launcher.prepare import Prepared, find_sources
@@ -107,9 +108,7 @@ def _run(
 
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
-        _check_versions(recipe, display)
-        _check_shared(storage, cache)
-        _check_base_seen(recipe, base_folder)
+        check_nodes(recipe, make_folders(storage, cache), base_folder, display)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         import_ray_train()
@@ -151,16 +150,6 @@ def _run(
     )
 
 
-def _check_versions(recipe: Recipe, display: Display) -> None:
-    """A Ray that was started here has what is here."""
-    if recipe.cluster.kind == "local":
-        return
-    from cluster.versions import check_versions
-
-    for difference in check_versions():
-        display.line(f"Not all nodes have the same software. {difference}")
-
-
 @contextmanager
 def _driven(run_dir: Path, display: Display) -> Iterator[None]:
     """Nobody else drives this run meanwhile.
@@ -185,41 +174,6 @@ def _driven(run_dir: Path, display: Display) -> Iterator[None]:
         if asked:
             forget(run_dir)
         yield
-
-
-def make_folders(storage: str, cache: Path) -> dict[str, Path]:
-    """The folders that every node must see, by the recipe's key, made if need be.
-
-    Raises `StorageError` when one cannot be made.
-    """
-    folders = {"storage.cache": cache}
-    if not address.is_address(storage):
-        folders["storage.path"] = Path(storage)
-    for name, folder in folders.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{name} = {folder}: cannot be made: {error.strerror}") from error
-    return folders
-
-
-def _check_shared(storage: str, cache: Path) -> None:
-    """Before anything is loaded: what one node writes all others will have to read."""
-    from cluster.shared_folders import check_shared
-
-    check_shared(make_folders(storage, cache))
-
-
-def _check_base_seen(recipe: Recipe, folder: Path) -> None:
-    from cluster.shared_folders import check_seen
-
-    check_seen(
-        f"base.source = {recipe.base.source}",
-        folder,
-        files_of(folder),
-        "Name a folder that every node sees; for a model of the hub, set HF_HUB_CACHE to one, such "
-        f"as {recipe.storage.cache}/hub",
-    )
 
 
 def _storage(recipe: Recipe, earlier: Path | None) -> str:

@@ -18,6 +18,7 @@ from cluster.inside import job_nodes
 from cluster.ray_cluster import connected
 from cluster.ray_node import OBJECT_STORE_BYTES
 from launcher import runs
+from launcher.common_ground import make_folders
 from launcher.doctor import network
 from launcher.doctor.facts import Clock, NodeFacts
 from launcher.doctor.findings import Finding, error, warning
@@ -28,7 +29,7 @@ from launcher.doctor.recipe_checks import check_recipe, machine_of, needs_of
 from launcher.doctor.report import Report
 from launcher.plan.known import look
 from launcher.plan.plan import make_plan
-from launcher.session import connected_with_display, make_folders
+from launcher.session import connected_with_display
 from launcher.terminal import Display
 from recipes.address import is_address
 from recipes.errors import ShoalError

@@ -201,5 +201,5 @@ def test_pairs_say_how_far_off_a_prediction_was():
 
 def test_a_job_is_shown_with_the_plan():
     shown = "\n".join(lines("quickstart", ["cluster.kind=slurm", "slurm.nodes=2"], as_json=False))
-    assert "What `shoal submit` would hand to sbatch:\n\n#!/bin/bash\n" in shown
+    assert "What `shoal submit` would hand in:\n\n#!/bin/bash\n" in shown
     assert "#SBATCH --nodes=2\n" in shown
