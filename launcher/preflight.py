@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from adapters.checkpoint_folder import predicted_bytes
+from cluster.versions import check_versions
 from launcher.plan.disk import kept_checkpoints
 from recipes.address import is_address
 from recipes.errors import ShoalError, StorageError
@@ -38,6 +39,14 @@ def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError:
         return trained_parameters(base_folder, recipe.adapter, task=recipe.task)
     except ShoalError as error:
         return error
+
+
+def check_software(recipe: Recipe, tell: Callable[[str], None]) -> None:
+    """Raises `ClusterError` when nodes have other software with which the run could not work; what
+    may be let pass is told. A Ray that was started here has what is here."""
+    if recipe.cluster.kind != "local":
+        for difference in check_versions():
+            tell(f"Not all nodes have the same software. {difference}")
 
 
 def check_room(recipe: Recipe, free_bytes: Mapping[str, int], trained_parameters: int) -> None:

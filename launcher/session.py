@@ -103,11 +103,11 @@ def _run(
     from cluster.ray_cluster import connected, resources, uses_gpu
     from cluster.room import free_bytes
     from launcher.drive import import_ray_train
-    from launcher.preflight import Preflight, check_room
+    from launcher.preflight import Preflight, check_room, check_software
 
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
-        _check_versions(recipe, display)
+        check_software(recipe, display.line)
         _check_shared(storage, cache)
         _check_base_seen(recipe, base_folder)
         preflight = Preflight(recipe, base_folder)
@@ -149,16 +149,6 @@ def _run(
         before=runs.read_evaluation(run_dir, "before"),
         after=result["after"],
     )
-
-
-def _check_versions(recipe: Recipe, display: Display) -> None:
-    """A Ray that was started here has what is here."""
-    if recipe.cluster.kind == "local":
-        return
-    from cluster.versions import check_versions
-
-    for difference in check_versions():
-        display.line(f"Not all nodes have the same software. {difference}")
 
 
 @contextmanager
