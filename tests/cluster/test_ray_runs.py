@@ -168,6 +168,7 @@ def test_what_one_node_alone_has_is_refused(lab: Lab, workplace: Path, tmp_path:
         with (tmp_path / "trainer" / "loop.py").open("a") as file:
             file.write("# another\n")
         other.clear()
+        cluster.wait_until_alive([head])
         cluster.join(other, env={"PYTHONPATH": str(tmp_path)})
         cluster.wait_until_alive([head, other])
         run = Running.begin(cluster, workplace, "other")
