@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 FACTS := pyproject.toml setup.cfg constraints.txt
 
-.PHONY: quickstart test test-slow test-slurm chaos lint docs bench bench-gpu clean
+.PHONY: quickstart test test-slow test-slurm test-slurm-slow chaos lint docs bench bench-gpu clean
 
 quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
@@ -21,7 +21,11 @@ test-slow: $(VENV)/.test $(VENV)/.samples
 # Several machines with a real SLURM, in namespaces of this one: needs root and what .ci/slurm installs.
 # Two labs at a time: most of a test is waiting, and each has machines of its own.
 test-slurm: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slurm and not slow and not gpu" -n 2 --dist loadfile
+
+# More ways to lose a node: half an hour that CI does not have.
+test-slurm-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slurm and slow and not gpu" -n 2 --dist loadfile
 
 # Break runs on purpose; CHAOS="--count 100 --kinds rank driver --seed 3", or --help.
 chaos: $(VENV)/.test

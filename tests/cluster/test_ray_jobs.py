@@ -123,6 +123,7 @@ def test_a_job_that_is_stopped_goes_on_to_the_same_end(person: Submitter, untouc
     assert trace_of(run) == untouched
 
 
+@pytest.mark.slow
 def test_a_fork_is_a_job_of_its_own(person: Submitter, workplace: Path, untouched: Trace):
     """Of a run of this machine alone, whose folder the cluster sees."""
     told = person.shoal(
@@ -143,6 +144,7 @@ def test_the_doctor_goes_there_too(person: Submitter):
     assert len(report["links"]) == 1
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_has_died(cluster: RayCluster, person: Submitter, untouched: Trace):
     run = person.submit("killed")
     wait_for_step(run, 30)

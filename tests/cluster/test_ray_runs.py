@@ -85,7 +85,7 @@ def test_both_nodes_train(lab: Lab, workplace: Path, untouched: Trace):
         assert_nothing_left(cluster)
 
 
-@pytest.mark.parametrize("how", ["power", "network"])
+@pytest.mark.parametrize("how", [pytest.param("power", marks=pytest.mark.slow), "network"])
 def test_another_node_takes_over(lab: Lab, workplace: Path, untouched: Trace, how: str):
     with RayCluster(lab, lab.machines, cpus=1) as cluster:
         run = Running.begin(cluster, workplace, f"lost_{how}")
@@ -106,6 +106,7 @@ def test_another_node_takes_over(lab: Lab, workplace: Path, untouched: Trace, ho
         assert_nothing_left(cluster)
 
 
+@pytest.mark.slow
 def test_a_run_shrinks_to_the_nodes_that_are_left(lab: Lab, workplace: Path, untouched: Trace):
     with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
         run = Running.begin(cluster, workplace, "shrunk", "cluster.workers=[1,2]")
@@ -117,6 +118,7 @@ def test_a_run_shrinks_to_the_nodes_that_are_left(lab: Lab, workplace: Path, unt
         assert_nothing_left(cluster)
 
 
+@pytest.mark.slow
 def test_a_link_that_comes_back_in_time_costs_nothing(lab: Lab, workplace: Path, untouched: Trace):
     """Ray's own figures give it a minute."""
     with RayCluster(lab, lab.machines[:2], cpus=1, quick=False) as cluster:
@@ -134,6 +136,7 @@ def test_a_link_that_comes_back_in_time_costs_nothing(lab: Lab, workplace: Path,
         assert run.events("fault") == []
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_back_is_used_again(lab: Lab, workplace: Path, untouched: Trace):
     """It was given up; there is no other."""
     with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:

@@ -193,8 +193,15 @@ def test_a_job_that_is_cancelled_leaves_nothing(lab: Lab, workplace: Path):
     assert "stopped" in shoal(lab, workplace, "status", "cancelled")
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
-@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
+@pytest.mark.parametrize(
+    ("which", "workers"),
+    [
+        pytest.param(0, "2", id="fixed-first", marks=pytest.mark.slow),
+        pytest.param(1, "2", id="fixed-other"),
+        pytest.param(0, "[1,2]", id="elastic-first"),
+        pytest.param(1, "[1,2]", id="elastic-other", marks=pytest.mark.slow),
+    ],
+)
 def test_a_node_dies(lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str):
     """Its job gets another node, unless the run can do without: with fewer workers, to rounding."""
     name = f"dead_{which}_{len(workers)}"
@@ -230,6 +237,7 @@ def test_a_node_that_failed_is_not_given_again(lab: Lab, workplace: Path, untouc
     assert_nothing_left(lab)
 
 
+@pytest.mark.slow
 def test_a_bad_node_is_given_again_where_there_is_no_other(
     lab: Lab, workplace: Path, untouched: Trace
 ):
@@ -244,6 +252,7 @@ def test_a_bad_node_is_given_again_where_there_is_no_other(
     assert trace_of(run) == untouched
 
 
+@pytest.mark.slow
 def test_ray_is_renewed_without_a_node_that_is_gone(lab: Lab, workplace: Path, untouched: Trace):
     run, job = submit(lab, workplace, "renewed", "cluster.workers=[1,2]")
     wait_for_step(run, 50)
@@ -263,8 +272,15 @@ def test_ray_is_renewed_without_a_node_that_is_gone(lab: Lab, workplace: Path, u
     assert_nothing_left(lab)
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
-@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
+@pytest.mark.parametrize(
+    ("which", "workers"),
+    [
+        pytest.param(0, "2", id="fixed-first"),
+        pytest.param(1, "2", id="fixed-other", marks=pytest.mark.slow),
+        pytest.param(0, "[1,2]", id="elastic-first", marks=pytest.mark.slow),
+        pytest.param(1, "[1,2]", id="elastic-other", marks=pytest.mark.slow),
+    ],
+)
 def test_a_node_without_slurmd(
     lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str
 ):

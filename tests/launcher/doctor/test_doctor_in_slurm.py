@@ -49,6 +49,7 @@ def errors_of(report: dict[str, Any]) -> list[tuple[str | None, str]]:
     return [(one["node"], one["what"]) for one in report["findings"] if one["severity"] == "error"]
 
 
+@pytest.mark.slow
 def test_healthy_nodes(lab: Lab, workplace: Path):
     report = doctor(lab, workplace, status=0)
     assert errors_of(report) == []
@@ -88,6 +89,7 @@ def test_the_odd_one_is_named_and_can_be_left_out(lab: Lab, workplace: Path):
     assert "\n#SBATCH --exclude=n3\n" in lab.control.run(command, cwd=workplace).stdout
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_come_is_named(lab: Lab, workplace: Path):
     for machine in lab.machines[:2]:
         wrapped_shoal(machine)

@@ -44,6 +44,7 @@ def test_nodes_and_the_pairs_of_them(lab: Lab, workplace: Path):
     assert report["override"] is None
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_answer_is_named(lab: Lab, workplace: Path):
     """Stopped, not dead: its raylet takes what it is sent, and does nothing. (nsenter, below which
     the others run, stops with what it has started, and does not go on with it.)"""
