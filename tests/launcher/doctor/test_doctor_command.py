@@ -78,6 +78,14 @@ def test_a_place_that_is_not_there(workplace: Path):
     assert "127.0.0.1:1" in found.stderr
 
 
-def test_a_job_of_rays_is_sent_to_the_nodes_of_the_cluster(workplace: Path):
-    found = doctor(workplace, "tiny.yaml", "cluster.kind=ray_job", status=2)
-    assert "cluster.kind=ray" in found.stderr
+def test_kubernetes_is_examined_from_a_pod(workplace: Path):
+    kind = ["cluster.kind=kuberay", "kuberay.image=shoal", "kuberay.claim=team"]
+    storage = ["storage.path=/storage/runs", "storage.cache=/storage/cache"]
+    found = doctor(workplace, "tiny.yaml", *kind, *storage, status=2)
+    assert "Give it in a pod of that Ray cluster, with cluster.kind=ray" in found.stderr
+
+
+def test_a_cluster_without_a_jobs_api_is_told(workplace: Path):
+    place = ["cluster.kind=ray_job", "cluster.address=http://127.0.0.1:9"]
+    found = doctor(workplace, "tiny.yaml", *place, status=1)
+    assert "Ray's Jobs API at http://127.0.0.1:9" in found.stderr
