@@ -272,15 +272,9 @@ def test_ray_is_renewed_without_a_node_that_is_gone(lab: Lab, workplace: Path, u
     assert_nothing_left(lab)
 
 
-@pytest.mark.parametrize(
-    ("which", "workers"),
-    [
-        pytest.param(0, "2", id="fixed-first"),
-        pytest.param(1, "2", id="fixed-other", marks=pytest.mark.slow),
-        pytest.param(0, "[1,2]", id="elastic-first", marks=pytest.mark.slow),
-        pytest.param(1, "[1,2]", id="elastic-other", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
+@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
 def test_a_node_without_slurmd(
     lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str
 ):
