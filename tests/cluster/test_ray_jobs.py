@@ -136,6 +136,7 @@ def test_a_fork_is_a_job_of_its_own(person: Submitter, workplace: Path, untouche
     assert len(losses) == STEPS + 20
 
 
+@pytest.mark.slow
 def test_the_doctor_goes_there_too(person: Submitter):
     done = person.shoal("doctor", "tiny.yaml", *person.job, "--json")
     report = json.loads(done[done.index("{") :])
@@ -162,6 +163,7 @@ def test_a_driver_that_is_killed_has_died(cluster: RayCluster, person: Submitter
     assert trace_of(run) == untouched
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_cut_off_is_named_and_another_takes_over(
     lab: Lab, workplace: Path, untouched: Trace
 ):
@@ -179,6 +181,7 @@ def test_a_machine_that_is_cut_off_is_named_and_another_takes_over(
         assert_nothing_left(cluster)
 
 
+@pytest.mark.slow
 def test_who_submits_need_not_see_the_storage(lab: Lab, workplace: Path):
     """Each machine has a /tmp of its own: only the cluster, one machine, sees what lies there."""
     where = ["storage.path=/tmp/own/runs", "storage.cache=/tmp/own/cache", "cluster.workers=1"]
@@ -210,6 +213,7 @@ def test_who_submits_need_not_see_the_storage(lab: Lab, workplace: Path):
         assert "is the folder of another run" in person.shoal("status", str(record))
 
 
+@pytest.mark.slow
 def test_code_can_be_sent_along(tmp_path: Path, person: Submitter):
     home = Path(__file__).parents[2]
     code = tmp_path / "code"

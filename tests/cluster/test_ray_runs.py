@@ -67,6 +67,7 @@ class Running:
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+@pytest.mark.slow
 def test_both_nodes_train(lab: Lab, workplace: Path, untouched: Trace):
     """The run is seen, stopped and continued from another machine."""
     with RayCluster(lab, lab.machines[:2], cpus=1) as cluster:
@@ -85,7 +86,7 @@ def test_both_nodes_train(lab: Lab, workplace: Path, untouched: Trace):
         assert_nothing_left(cluster)
 
 
-@pytest.mark.parametrize("how", [pytest.param("power", marks=pytest.mark.slow), "network"])
+@pytest.mark.parametrize("how", ["power", pytest.param("network", marks=pytest.mark.slow)])
 def test_another_node_takes_over(lab: Lab, workplace: Path, untouched: Trace, how: str):
     with RayCluster(lab, lab.machines, cpus=1) as cluster:
         run = Running.begin(cluster, workplace, f"lost_{how}")

@@ -193,15 +193,9 @@ def test_a_job_that_is_cancelled_leaves_nothing(lab: Lab, workplace: Path):
     assert "stopped" in shoal(lab, workplace, "status", "cancelled")
 
 
-@pytest.mark.parametrize(
-    ("which", "workers"),
-    [
-        pytest.param(0, "2", id="fixed-first", marks=pytest.mark.slow),
-        pytest.param(1, "2", id="fixed-other"),
-        pytest.param(0, "[1,2]", id="elastic-first"),
-        pytest.param(1, "[1,2]", id="elastic-other", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "other"])
+@pytest.mark.parametrize("workers", ["2", "[1,2]"], ids=["fixed", "elastic"])
 def test_a_node_dies(lab: Lab, workplace: Path, untouched: Trace, which: int, workers: str):
     """Its job gets another node, unless the run can do without: with fewer workers, to rounding."""
     name = f"dead_{which}_{len(workers)}"
