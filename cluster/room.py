@@ -8,6 +8,7 @@ from pathlib import Path
 import ray
 
 from cluster.asking import Silent, ask, nodes
+from recipes.files import existing
 
 _TIMEOUT_S = 60.0
 
@@ -21,6 +22,4 @@ def free_bytes(folder: Path) -> dict[str, int]:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _free_bytes(node: str, folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(existing(folder)).free

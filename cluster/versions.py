@@ -15,6 +15,7 @@ import ray
 from cluster.asking import Silent, ask, nodes
 from cluster.nodes import own_node
 from recipes.errors import ClusterError
+from recipes.listing import listed
 
 SHOAL = "shoal"
 """Among `Installed.versions`: a digest of shoal's own source files, which may have been sent along
@@ -59,7 +60,7 @@ def compare(driver: Installed, nodes: Sequence[Installed]) -> list[Difference]:
                 others.setdefault(there, []).append(node.host)
         if others:
             told = "; ".join(
-                f"{_listed(hosts)} {'has' if len(hosts) == 1 else 'have'} {version or 'none'}"
+                f"{listed(hosts)} {'has' if len(hosts) == 1 else 'have'} {version or 'none'}"
                 for version, hosts in sorted(others.items())
             )
             text = f"{name}: {told}, but {driver.host}, which drives the run, has {here}"
@@ -135,8 +136,3 @@ def look() -> dict[str, str]:
 @ray.remote(num_cpus=0, max_retries=0)
 def _look(node: str) -> dict[str, str]:
     return look()
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

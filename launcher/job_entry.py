@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from recipes import resolved
 from recipes.address import is_address, join
 from recipes.errors import InstallError, RecipeError, StorageError
 from recipes.files import write_whole
-from recipes.load import LoadedRecipe, load
+from recipes.load import LoadedRecipe, load_text
 
 
 def work_as_job(go_on: Callable[[Path], None]) -> None:
@@ -41,16 +40,9 @@ def own_ticket() -> tuple[Ticket, LoadedRecipe]:
         raise RecipeError(
             f"shoal job: {error} is not set: this is no job of `shoal submit`"
         ) from error
-    loaded = _load(ticket.recipe)
+    loaded = load_text(ticket.recipe.encode())
     _check_version(loaded, ticket)
     return ticket, loaded
-
-
-def _load(text: str) -> LoadedRecipe:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "recipe.yaml"
-        file.write_text(text, encoding="utf-8")
-        return load(str(file))
 
 
 def _check_version(loaded: LoadedRecipe, ticket: Ticket) -> None:

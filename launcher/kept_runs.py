@@ -3,7 +3,6 @@ in a folder of the cache, which is what is returned."""
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from launcher import run_names
 from recipes.address import join, last_name, parent, what_is_wrong, working_folder
 from recipes.errors import CheckpointError, StorageError
 from recipes.listing import listed
-from recipes.load import load
+from recipes.load import load_text
 
 _RECIPE = "recipe.yaml"
 
@@ -63,10 +62,7 @@ def find(address: str, overrides: Sequence[str]) -> Path:
     text = ObjectStore(address, patience_s=0).get(_RECIPE)
     if text is None:
         raise CheckpointError(f"{address}: there is no such run. {_hint(address)}")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _RECIPE
-        file.write_bytes(text)
-        recipe = load(str(file), overrides).recipe
+    recipe = load_text(text, overrides).recipe
     return _fetched(address, Path(recipe.storage.cache))
 
 

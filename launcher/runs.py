@@ -19,7 +19,7 @@ from launcher import kept_runs, run_names
 from recipes import resolved
 from recipes.address import is_address
 from recipes.errors import CheckpointError, StorageError
-from recipes.files import lines_from_end, whole_folder, write_whole
+from recipes.files import existing, lines_from_end, whole_folder, write_whole
 from recipes.listing import listed
 from recipes.load import load
 from recipes.recipe import Recipe
@@ -34,11 +34,9 @@ def check_writable(storage: str | Path) -> None:
     """
     if is_address(str(storage)):
         return kept_runs.check_writable(str(storage))
-    existing = storage = Path(storage)
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    storage = Path(storage)
     try:
-        with tempfile.NamedTemporaryFile(dir=existing) as file:
+        with tempfile.NamedTemporaryFile(dir=existing(storage)) as file:
             file.write(b"shoal")
             file.flush()
     except OSError as error:

@@ -86,3 +86,10 @@ def _sync(path: Path) -> None:
     if path.is_file():
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
+
+
+def existing(folder: Path) -> Path:
+    """A folder, or the nearest above it that exists: where it will be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,14 @@ def load(reference: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     if problems or recipe is None:
         raise RecipeError(_report(file, problems))
     return LoadedRecipe(recipe=recipe, file=file, origins=origins)
+
+
+def load_text(text: bytes, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a resolved recipe that lies in no file here."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.yaml"
+        file.write_bytes(text)
+        return load(str(file), overrides)
 
 
 def _read(file: Path) -> dict[str, Any]:

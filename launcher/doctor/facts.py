@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from cluster.process import CommandError, last_lines, run
 from launcher.install import ROOMS
 from launcher.plan.machine import host_memory_bytes
+from recipes.files import existing
 
 ABSENT = "absent"
 """In the place of a version."""
@@ -230,7 +231,5 @@ def _memory_bytes() -> int:
 
 
 def _room(folder: Path) -> Room:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    usage = shutil.disk_usage(folder)
+    usage = shutil.disk_usage(existing(folder))
     return Room(total_bytes=usage.total, free_bytes=usage.free)

@@ -13,6 +13,7 @@ from launcher.plan.rows import Rows, count_rows, estimate_rows, find_prepared
 from launcher.prepare.sources import find_sources
 from recipes.address import is_address
 from recipes.errors import BaseModelError, DataError
+from recipes.files import existing
 from recipes.recipe import Recipe
 
 
@@ -61,9 +62,7 @@ def free_bytes(recipe: Recipe) -> int | None:
     """Where a run works: in the cache when it is kept at an address."""
     kept = recipe.storage.cache if is_address(recipe.storage.path) else recipe.storage.path
     folder = Path(kept)
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(existing(folder)).free
     except OSError:
         return None
