@@ -43,8 +43,12 @@ def name_of(node: str) -> str | None:
 
 def workers_that_fit(cluster: Cluster, *, gpu: bool, avoid: Collection[str] = ()) -> int:
     """Workers that the free resources of the nodes hold, nodes to `avoid` (Ray's ids) left out."""
+    # In this order: a drained node that dies meanwhile stands in the second answer only, as free.
+    closed = {*avoid, *draining()}
     free = ray._private.state.available_resources_per_node()
-    return room_for(cluster, free, gpu=gpu, closed={*avoid, *draining()})
+    there = alive()
+    free = {node: of_node for node, of_node in free.items() if node in there}
+    return room_for(cluster, free, gpu=gpu, closed=closed)
 
 
 def room_for(

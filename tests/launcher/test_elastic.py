@@ -82,8 +82,11 @@ def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster
         assert command.wait(600) == 0, command.tail()
     finally:
         command.clean_up()
-    assert [event["why"] for event in events_of(run, "stopping")] == ["draining"]
-    assert [event["workers"] for event in events_of(run, "attempt")] == [3, 2]
+    # A CPU may come back so late that the run goes on with one worker first, and grows to two.
+    sizes = [event["workers"] for event in events_of(run, "attempt")]
+    assert sizes in ([3, 2], [3, 1, 2]), command.tail()
+    reasons = [event["why"] for event in events_of(run, "stopping")]
+    assert reasons == ["draining", "grow"][: len(sizes) - 1], command.tail()
     assert events_of(run, "fault") == []
     assert read_ledger(run / "ledger").redone == 0
 
