@@ -183,6 +183,8 @@ class Lab:
     # --- parts of the start ------------------------------------------------------------------
 
     def _write_files(self) -> None:
+        for folder in self._also_shared:
+            folder.mkdir(parents=True, exist_ok=True)
         for name in ("etc/slurm", "log", "home", "shared"):
             (self.root / name).mkdir(parents=True)
         texts = {
