@@ -67,7 +67,7 @@ class Submitter:
 
     def state(self, run: str) -> str:
         """As `shoal status` calls it."""
-        found = re.match(r".+: ([a-z ]+?)(\.|\n|$)", self.shoal("status", run))
+        found = re.match(r".+?: ([a-z ]+?)(\.|\n|$)", self.shoal("status", run))
         assert found is not None
         return found[1]
 
@@ -139,7 +139,7 @@ def test_a_fork_is_a_job_of_its_own(person: Submitter, workplace: Path, untouche
 @pytest.mark.slow
 def test_the_doctor_goes_there_too(person: Submitter):
     done = person.shoal("doctor", "tiny.yaml", *person.job, "--json")
-    report = json.loads(done[done.index("{") :])
+    report, _ = json.JSONDecoder().raw_decode(done, done.index("{"))
     assert report["status"] == 0
     assert sorted(node["node"] for node in report["nodes"]) == ["n1", "n2"]
     assert len(report["links"]) == 1
