@@ -16,11 +16,12 @@ import deepspeed
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
 from adapters.base_ref import locate
 from benchmarks.commands import prepared_of, write_steps
+from benchmarks.plain_lora import plain_lora
 from recipes.load import load
 from recipes.recipe import Recipe
 from trainer.batch import Batch, collate
@@ -79,13 +80,7 @@ def _engine(recipe: Recipe) -> Any:
     torch.manual_seed(recipe.seed)
     model = get_peft_model(
         frozen,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=recipe.adapter.r,
-            lora_alpha=int(recipe.adapter.alpha),
-            target_modules=sorted(recipe.adapter.targets),
-            layers_to_transform=list(range(layers - (recipe.adapter.last_layers or 0), layers)),
-        ),
+        plain_lora(recipe, layers),
     ).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.train.learning_rate, weight_decay=0.0)

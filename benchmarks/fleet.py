@@ -15,7 +15,7 @@ from launcher.plan.base_shape import BaseShape, Tensor, base_shape
 from launcher.plan.machine import Machine
 from launcher.plan.plan import Known
 from launcher.plan.rows import Rows
-from recipes.adapter import Adapter
+from recipes.adapter import Lora
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
@@ -40,7 +40,7 @@ def recipe(workers: int = WORKERS) -> Recipe:
         name="fleet",
         base=Base(source="org/70b", dtype="bfloat16", gradient_checkpointing=True),
         data=Data(train=["/shared/train.jsonl"], sequence_length=4096, packing=True),
-        adapter=Adapter(r=16, targets=["all-linear"]),
+        adapter=Lora(r=16, targets=["all-linear"]),
         train=Train(epochs=2, global_batch_size=4 * workers, micro_batch_size=1),
         zero=Zero(stage=3),
         cluster=Cluster(kind="slurm", workers=[workers // 2, workers], device="gpu"),

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from adapters.base import LoadedBase, freeze
 from benchmarks.record import write_result
-from recipes.adapter import Adapter
+from recipes.adapter import Lora
 from recipes.base import Base
 from recipes.data import Data
 from recipes.recipe import Recipe
@@ -97,7 +97,7 @@ def measure(
             source="/random", dtype="bfloat16", gradient_checkpointing=gradient_checkpointing
         ),
         data=Data(train=["/random"], sequence_length=sequence_length),
-        adapter=Adapter(r=16, alpha=32),
+        adapter=Lora(r=16, alpha=32),
         train=Train(
             steps=steps,
             global_batch_size=micro_batch_size * accumulation,

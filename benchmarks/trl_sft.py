@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from adapters.base_ref import locate
 from benchmarks.commands import prepared_of, write_steps
+from benchmarks.plain_lora import plain_lora
 from recipes.load import load
 from recipes.recipe import Recipe
 from trainer.shards import IGNORED, open_split
@@ -101,13 +101,7 @@ def _trainer(recipe: Recipe, data: Any, folder: str, packing: bool) -> Any:
         args=config,
         train_dataset=data,
         processing_class=AutoTokenizer.from_pretrained(base),
-        peft_config=LoraConfig(
-            task_type="CAUSAL_LM",
-            r=recipe.adapter.r,
-            lora_alpha=int(recipe.adapter.alpha),
-            target_modules=sorted(recipe.adapter.targets),
-            layers_to_transform=list(range(layers - (recipe.adapter.last_layers or 0), layers)),
-        ),
+        peft_config=plain_lora(recipe, layers),
     )
 
 

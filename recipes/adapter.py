@@ -1,18 +1,87 @@
-"""What is trained: a small adapter inside the frozen base."""
+"""What is trained: a small adapter inside the frozen base. One class for each kind."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from recipes.problem import Problem
 
+REGEX = "re:"
+"""Begins a target that is a regular expression of full module names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
+class Targeted:
+    """Of all kinds that change modules of the base."""
+
+    kind: str
+
+    targets: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Modules by name, such as q_proj, or one `re:` pattern; `all-linear` leaves out the head."""
+
+    modules_to_save: list[str] = field(default_factory=list)
+    """Modules trained in full and kept with the adapter; a new classification head is always."""
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.targets:
+            yield Problem(
+                path="adapter.targets",
+                value=self.targets,
+                message="names no module",
+                allowed="all-linear, module names, or one pattern that begins with re:",
+            )
+        for alone in ("all-linear", "all-norms"):
+            if alone in self.targets and len(self.targets) > 1:
+                yield Problem(
+                    path="adapter.targets", value=self.targets, message=f"{alone} stands alone"
+                )
+        yield from self._pattern_problems()
+
+    def _pattern_problems(self) -> Iterator[Problem]:
+        patterns = [target for target in self.targets if target.startswith(REGEX)]
+        if patterns and len(self.targets) > 1:
+            yield Problem(
+                path="adapter.targets", value=self.targets, message="a pattern stands alone"
+            )
+        for pattern in patterns:
+            try:
+                re.compile(pattern.removeprefix(REGEX))
+            except re.error as error:
+                yield Problem(
+                    path="adapter.targets",
+                    value=pattern,
+                    message=f"is no regular expression: {error}",
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layered(Targeted):
+    """Of kinds that can be kept to some layers."""
+
+    last_layers: int | None = None
+    """Adapt only this many layers, counted from the output; all when left out."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Targeted.problems(self)
+        yield from _at_least(1, {"last_layers": self.last_layers}, "adapts nothing")
+        if self.last_layers is not None and self.targets[:1] and self.targets[0].startswith(REGEX):
+            yield Problem(
+                path="adapter.last_layers",
+                value=self.last_layers,
+                message="a pattern names layers by itself",
+                hint="Put the layers' numbers into adapter.targets",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora(Layered):
+    """A product of two thin matrices is added to each target (arXiv:2106.09685)."""
+
     kind: Literal["lora"] = "lora"
-    """Method; `lora` adds a product of two thin matrices to each target (arXiv:2106.09685)."""
+    """Method."""
 
     r: int = 16
     """Rank of the added matrices."""
@@ -23,15 +92,6 @@ class Adapter:
     dropout: float = 0.0
     """Share of the adapter's inputs set to zero while training."""
 
-    targets: list[str] = field(default_factory=lambda: ["all-linear"])
-    """Modules to adapt by name, such as q_proj; `all-linear` is every linear but the head."""
-
-    last_layers: int | None = None
-    """Adapt only this many layers, counted from the output; all when left out."""
-
-    modules_to_save: list[str] = field(default_factory=list)
-    """Modules trained in full and kept with the adapter; a new classification head is always."""
-
     rslora: bool = False
     """Scale by alpha / √r, which keeps high ranks stable (arXiv:2312.03732)."""
 
@@ -39,36 +99,195 @@ class Adapter:
     """Train magnitude and direction apart (arXiv:2402.09353); slower."""
 
     def problems(self) -> Iterator[Problem]:
-        if self.r < 1:
-            yield Problem(path="adapter.r", value=self.r, message="is no rank", allowed="≥ 1")
-        if self.alpha <= 0:
+        yield from Layered.problems(self)
+        yield from _rank_problems(self.r, self.alpha)
+        yield from _shares({"dropout": self.dropout})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loha(Layered):
+    """The elementwise product of two low-rank products is added: a high rank for few numbers
+    (arXiv:2108.06098)."""
+
+    kind: Literal["loha"] = "loha"
+    """Method."""
+
+    r: int = 8
+    """Rank of each of the two products; their product has up to its square."""
+
+    alpha: float = 16.0
+    """Scale: what is added is multiplied by alpha / r."""
+
+    dropout: float = 0.0
+    """Share of the added matrix's rows set to zero while training."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from _rank_problems(self.r, self.alpha)
+        yield from _shares({"dropout": self.dropout})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lokr(Layered):
+    """A Kronecker product of two small matrices is added, the larger of low rank
+    (arXiv:2309.14859)."""
+
+    kind: Literal["lokr"] = "lokr"
+    """Method."""
+
+    r: int = 8
+    """Rank of the larger of the two matrices."""
+
+    alpha: float = 16.0
+    """Scale: what is added is multiplied by alpha / r."""
+
+    dropout: float = 0.0
+    """Share of the added matrix's rows set to zero while training."""
+
+    factor: int = -1
+    """Size of the smaller matrix; -1 takes the divisor nearest to the root of the width."""
+
+    decompose_both: bool = False
+    """Give the smaller matrix a low rank too, where that makes it smaller."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from _rank_problems(self.r, self.alpha)
+        yield from _shares({"dropout": self.dropout})
+        if self.factor != -1 and self.factor < 1:
             yield Problem(
-                path="adapter.alpha", value=self.alpha, message="is no scale", allowed="> 0"
+                path="adapter.factor", value=self.factor, message="is no size", allowed="-1, or ≥ 1"
             )
-        if not 0.0 <= self.dropout < 1.0:
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ia3(Targeted):
+    """Activations are scaled, number by number: the smallest adapter (arXiv:2205.05638)."""
+
+    kind: Literal["ia3"] = "ia3"
+    """Method."""
+
+    targets: list[str] = field(default_factory=lambda: ["k_proj", "v_proj", "down_proj"])
+    """Modules by name, or one `re:` pattern; keys, values and the MLP's second, as in the paper."""
+
+    feedforward: list[str] = field(default_factory=lambda: ["down_proj"])
+    """Those of the targets whose inputs are scaled; of the others, the outputs are."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Targeted.problems(self)
+        odd = sorted(set(self.feedforward) - set(self.targets))
+        if odd and self.targets != ["all-linear"]:
             yield Problem(
-                path="adapter.dropout",
-                value=self.dropout,
+                path="adapter.feedforward",
+                value=odd,
+                message="is not among adapter.targets",
+                allowed=", ".join(self.targets),
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oft(Layered):
+    """Each target's inputs are rotated in blocks, which keeps angles between neurons
+    (arXiv:2306.07280)."""
+
+    kind: Literal["oft"] = "oft"
+    """Method."""
+
+    block_size: int = 32
+    """Width of a rotated block; the nearest divisor where it does not divide a target's inputs."""
+
+    share_blocks: bool = False
+    """Rotate all blocks of a target alike: fewer numbers."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from _at_least(2, {"block_size": self.block_size}, "rotates nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boft(Layered):
+    """Rotations of blocks as in oft, and a scale for each output (arXiv:2311.06243). One factor of
+    the butterfly: PEFT has more only with a CUDA extension, and elsewhere takes one without a word.
+    Each target keeps a matrix of its inputs squared."""
+
+    kind: Literal["boft"] = "boft"
+    """Method."""
+
+    block_size: int = 4
+    """Width of a rotated block; must divide the inputs of every target."""
+
+    dropout: float = 0.0
+    """Share of the blocks that are left unrotated while training."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from _at_least(2, {"block_size": self.block_size}, "rotates nothing")
+        yield from _shares({"dropout": self.dropout})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vera(Layered):
+    """As lora with two random matrices that all targets share and that are never trained; only
+    scales are (arXiv:2310.11454)."""
+
+    kind: Literal["vera"] = "vera"
+    """Method."""
+
+    r: int = 256
+    """Rank of the shared matrices."""
+
+    dropout: float = 0.0
+    """Share of the adapter's inputs set to zero while training."""
+
+    first_scale: float = 0.1
+    """First value of the scales inside the product; those outside begin at zero."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from _at_least(1, {"r": self.r}, "is no rank")
+        yield from _shares({"dropout": self.dropout})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LnTuning(Targeted):
+    """The base's own normalisations are trained, as copies (arXiv:2312.11420)."""
+
+    kind: Literal["ln_tuning"] = "ln_tuning"
+    """Method."""
+
+    targets: list[str] = field(default_factory=lambda: ["all-norms"])
+    """Normalisations by name, such as input_layernorm, or one `re:` pattern; `all-norms` is all."""
+
+
+WHOLE_BASE_ONLY = {
+    "loha": "PEFT takes the shapes of its matrices from the weights themselves",
+    "ln_tuning": "PEFT copies the normalisations as they lie there",
+}
+"""Kinds that cannot be attached to a sharded base, and why; tests/trainer/test_kinds.py tries."""
+
+Adapter = Lora | Loha | Lokr | Ia3 | Oft | Boft | Vera | LnTuning
+
+
+def _rank_problems(r: int, alpha: float) -> Iterator[Problem]:
+    yield from _at_least(1, {"r": r}, "is no rank")
+    if alpha <= 0:
+        yield Problem(path="adapter.alpha", value=alpha, message="is no scale", allowed="> 0")
+
+
+def _at_least(least: int, values: dict[str, Any], message: str) -> Iterator[Problem]:
+    for name, value in values.items():
+        if value is not None and value < least:
+            yield Problem(
+                path=f"adapter.{name}", value=value, message=message, allowed=f"≥ {least}"
+            )
+
+
+def _shares(values: dict[str, float]) -> Iterator[Problem]:
+    for name, value in values.items():
+        if not 0.0 <= value < 1.0:
+            yield Problem(
+                path=f"adapter.{name}",
+                value=value,
                 message="is not a share",
                 allowed="0 ≤ value < 1",
-            )
-        if not self.targets:
-            yield Problem(
-                path="adapter.targets",
-                value=self.targets,
-                message="names no module",
-                allowed="all-linear, or module names",
-            )
-        if "all-linear" in self.targets and len(self.targets) > 1:
-            yield Problem(
-                path="adapter.targets",
-                value=self.targets,
-                message="all-linear stands alone",
-            )
-        if self.last_layers is not None and self.last_layers < 1:
-            yield Problem(
-                path="adapter.last_layers",
-                value=self.last_layers,
-                message="adapts nothing",
-                allowed="≥ 1",
             )

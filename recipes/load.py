@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recipes import schema, shipped
 from recipes.environment import interpolated_secret
 from recipes.errors import RecipeError
+from recipes.listing import either
 from recipes.problem import Problem, did_you_mean
 from recipes.recipe import Recipe, all_problems
 
@@ -188,8 +189,8 @@ def _resolve(values: Mapping[str, Any]) -> dict[str, Any]:
 def _build(values: Mapping[str, Any], problems: list[Problem]) -> Recipe | None:
     """The recipe made of typed values; None when a section lacks a value it needs."""
     parts: dict[str, Any] = {}
-    for name, kind in schema.sections().items():
-        section = _typed(kind, f"{name}.", values, problems)
+    for name in schema.sections():
+        section = _typed(_class_of(name, values, problems), f"{name}.", values, problems)
         if section is not None:
             parts[name] = section
     top = _typed_node(Recipe, "", values, problems)
@@ -204,6 +205,41 @@ def _build(values: Mapping[str, Any], problems: list[Problem]) -> Recipe | None:
     told = {problem.path for problem in problems}
     problems += [problem for problem in all_problems(recipe) if problem.path not in told]
     return recipe
+
+
+def _class_of(section: str, values: Mapping[str, Any], problems: list[Problem]) -> type:
+    """The class of a section, by its kind if it has several; keys of other kinds are problems."""
+    default = schema.sections()[section][0]
+    kinds = schema.kinds(section)
+    if not kinds:
+        return default
+    path = f"{section}.kind"
+    kind = values.get(path, schema.fields()[path].default)
+    if kind not in kinds:
+        hint = did_you_mean(str(kind), kinds)
+        allowed = schema.fields()[path].allowed
+        problems.append(
+            Problem(path=path, value=kind, message="is no kind", allowed=allowed, hint=hint)
+        )
+        return default
+    keys = {
+        name: {leaf.path for leaf in schema.fields_of(one, f"{section}.")}
+        for name, one in kinds.items()
+    }
+    for key in sorted(key for key in values if key.startswith(f"{section}.")):
+        # With null the command line takes back what the file says of another kind.
+        if key in keys[kind] or values[key] is None:
+            continue
+        homes = either([name for name, known in keys.items() if key in known])
+        problems.append(
+            Problem(
+                path=key,
+                value=values[key],
+                message=f"is no key of {path} = {kind}",
+                hint=f"Leave it out ({key}=null takes it back), or set {path} to {homes}",
+            )
+        )
+    return kinds[kind]
 
 
 def _typed(
@@ -227,9 +263,9 @@ def _typed_node(
     """OmegaConf's typed node of a dataclass with the given values; wrong types become problems."""
     node: DictConfig = OmegaConf.structured(kind)
     OmegaConf.set_readonly(node, False)
-    for path, leaf in schema.fields().items():
-        section, name = path[: len(prefix)], path[len(prefix) :]
-        if path not in values or section != prefix or "." in name:
+    for leaf in schema.fields_of(kind, prefix):
+        path, name = leaf.path, leaf.path[len(prefix) :]
+        if path not in values or any(problem.path == path for problem in problems):
             continue
         value = values[path]
         if typing.get_origin(leaf.type) is list and isinstance(value, str | int | float):

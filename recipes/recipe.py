@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from recipes.adapter import Adapter
+from recipes.adapter import WHOLE_BASE_ONLY, Adapter, Lora
 from recipes.address import is_address
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ class Recipe:
     data: Data
     """The rows to train on, and how they become sequences of tokens."""
 
-    adapter: Adapter = field(default_factory=Adapter)
+    adapter: Adapter = field(default_factory=Lora)
     """What is trained: a small adapter inside the frozen base."""
 
     train: Train = field(default_factory=Train)
@@ -124,6 +124,14 @@ class Recipe:
                 hint="Set evaluate.every_steps",
             )
         yield from self._optimizer_problems()
+        why = WHOLE_BASE_ONLY.get(self.adapter.kind)
+        if why is not None and self.zero.stage == 3:
+            yield Problem(
+                path="adapter.kind",
+                value=self.adapter.kind,
+                message=f"{why}, and zero.stage = 3 shards the base",
+                hint="Set zero.stage: 2, or adapter.kind: lora",
+            )
 
     def _optimizer_problems(self) -> Iterator[Problem]:
         if self.train.optimizer in ("adafactor", "muon") and self.zero.stage != 0:

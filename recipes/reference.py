@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipes import schema
@@ -32,21 +33,29 @@ once.
 def render() -> str:
     """The whole page."""
     docs = schema.docstrings(Recipe)
-    parts = [_HEAD, "## Top level\n", *_table("")]
-    for section in schema.sections():
-        parts += [f"\n## {section}\n", f"{docs[section]}\n", *_table(f"{section}.")]
+    parts = [_HEAD, "## Top level\n", *_table(schema.fields_of(Recipe, ""))]
+    for section, classes in schema.sections().items():
+        parts += [f"\n## {section}\n", f"{docs[section]}\n"]
+        kinds = schema.kinds(section)
+        if not kinds:
+            parts += _table(schema.fields_of(classes[0], f"{section}."))
+        for name, kind in kinds.items():
+            leaves = schema.fields_of(kind, f"{section}.")
+            parts += [f"### {section}.kind: {name}\n", f"{_one_line(kind.__doc__)}\n"]
+            parts += [*_table([leaf for leaf in leaves if leaf.path != f"{section}.kind"]), ""]
     return "\n".join(parts) + "\n"
 
 
-def _table(prefix: str) -> list[str]:
+def _table(leaves: Sequence[schema.Field]) -> list[str]:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for path, field in schema.fields().items():
-        head, _, name = path.rpartition(".")
-        if (f"{head}." if head else "") == prefix:
-            rows.append(
-                f"| `{name}` | {_cell(field.allowed)} | {_default(field)} | {_cell(field.doc)} |"
-            )
+    for leaf in leaves:
+        name = leaf.path.rpartition(".")[2]
+        rows.append(f"| `{name}` | {_cell(leaf.allowed)} | {_default(leaf)} | {_cell(leaf.doc)} |")
     return rows
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _default(field: schema.Field) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from recipes import schema
@@ -57,8 +56,13 @@ def to_yaml(loaded: LoadedRecipe, *, without: Collection[str] = ()) -> str:
 
 def values(recipe: Recipe) -> dict[str, Any]:
     """Every leaf of a recipe by its path."""
-    tree = dataclasses.asdict(recipe)
-    return {path: _at(tree, path) for path in schema.fields()}
+    found = {leaf.path: getattr(recipe, leaf.path) for leaf in schema.fields_of(Recipe, "")}
+    for name in schema.sections():
+        section = getattr(recipe, name)
+        kind: type = type(section)
+        for leaf in schema.fields_of(kind, f"{name}."):
+            found[leaf.path] = getattr(section, leaf.path.rpartition(".")[2])
+    return found
 
 
 def digest(recipe: Recipe) -> str:
@@ -70,17 +74,10 @@ def digest(recipe: Recipe) -> str:
 def differences(left: Recipe, right: Recipe) -> dict[str, tuple[Any, Any]]:
     """The leaves in which two recipes differ, by path."""
     a, b = values(left), values(right)
-    return {path: (a[path], b[path]) for path in a if a[path] != b[path]}
+    return {path: (a.get(path), b.get(path)) for path in {**a, **b} if a.get(path) != b.get(path)}
 
 
 def scalar(value: Any) -> str:
     """One value as it stands in a recipe."""
     # JSON is YAML; a "${" would be taken for an interpolation when it is read again.
     return json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
-
-
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for name in path.split("."):
-        value = value[name]
-    return value

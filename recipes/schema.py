@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from recipes.recipe import Recipe
 
@@ -36,37 +36,64 @@ class Field:
         return describe(self.type)
 
 
-def sections() -> dict[str, type]:
-    """The sections by name, in the order of the recipe."""
+def sections() -> dict[str, tuple[type, ...]]:
+    """The sections by name, in the order of the recipe: the class of each, or those of its kinds,
+    of which the first is the default."""
     hints = typing.get_type_hints(Recipe)
-    return {name: kind for name, kind in hints.items() if _is_section(kind)}
+    return {name: classes for name, kind in hints.items() if (classes := _classes(kind))}
 
 
-def _is_section(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind)
+def kinds(section: str) -> dict[str, type]:
+    """The classes of a section by what its `kind` says; none for a section that has but one."""
+    classes = sections()[section]
+    if len(classes) == 1:
+        return {}
+    return {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in classes}
+
+
+def _classes(kind: Any) -> tuple[type, ...]:
+    """The dataclasses that a section may be; none when it is no section."""
+    members = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return members if all(dataclasses.is_dataclass(member) for member in members) else ()
 
 
 @cache
 def fields() -> dict[str, Field]:
-    """Every leaf of the recipe by its path, in order: top level first, then section by section."""
-    leaves = _fields_of(Recipe, prefix="")
-    for name, kind in sections().items():
-        leaves += _fields_of(kind, prefix=f"{name}.")
-    return {leaf.path: leaf for leaf in leaves}
+    """Every leaf of the recipe by its path, in order: top level first, then section by section. Of
+    a section with kinds those of all; one that several have is told as the first has it."""
+    leaves = fields_of(Recipe, prefix="")
+    for name, classes in sections().items():
+        for kind in classes:
+            leaves += fields_of(kind, prefix=f"{name}.")
+    found: dict[str, Field] = {}
+    for leaf in leaves:
+        found.setdefault(leaf.path, leaf)
+    for name in sections():
+        if known := kinds(name):
+            path = f"{name}.kind"
+            found[path] = dataclasses.replace(found[path], type=Literal[tuple(known)])
+    return found
 
 
-def _fields_of(kind: type, prefix: str) -> list[Field]:
+@cache
+def fields_of(kind: type, prefix: str) -> list[Field]:
+    """The leaves of one class, in order."""
     hints = typing.get_type_hints(kind)
     return [
         Field(
             path=prefix + field.name,
             type=hints[field.name],
             default=_default(field),
-            owner=kind,
+            owner=_owner(kind, field.name),
         )
         for field in dataclasses.fields(kind)
-        if not _is_section(hints[field.name])
+        if not _classes(hints[field.name])
     ]
+
+
+def _owner(kind: type, name: str) -> type:
+    """The class whose source has a field."""
+    return next(c for c in kind.__mro__ if name in inspect.get_annotations(c))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -8,26 +8,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from launcher.plan.adapter_tensors import Adapted, float32, tensors_of
 from launcher.plan.base_shape import BaseShape, Tensor
-from recipes.adapter import Adapter
+from recipes.adapter import REGEX, Adapter, Layered, LnTuning, Lora, Vera
 from recipes.errors import AdapterError
 
 # How PEFT finds the number of a module's layer (peft/tuners/tuners_utils.py).
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 _NEW_HEADS = ("classifier", "score")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapted:
-    """One linear module with the adapter's matrices around it."""
-
-    name: str
-    layer: int | None
-    inputs: int
-    outputs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,33 +48,38 @@ class AdapterShape:
 
 def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
     """The adapter of a recipe on a base. Raises `AdapterError` as `adapters.attach` would."""
-    linear = base.linear
-    wanted = _targets(list(linear), adapter.targets)
-    first = _first_layer(base, adapter.last_layers)
-    adapted = tuple(
-        Adapted(name=name, layer=_layer(name), inputs=shape[1], outputs=shape[0])
-        for name, shape in linear.items()
-        if _matches_any(name, wanted) and _is_in_layers(name, first)
-    )
+    modules = _modules(base)
+    names = _names(modules, adapter.targets)
+    last = adapter.last_layers if isinstance(adapter, Layered) else None
+    first = _first_layer(base, last)
+    adapted = tuple(modules[name] for name in names if _is_in_layers(modules[name], first))
     if not adapted:
         raise AdapterError(
-            f"adapter.targets = {', '.join(adapter.targets)}: matches no module in the last "
-            f"{adapter.last_layers} layers of the base"
+            f"adapter.targets = {', '.join(adapter.targets)}: matches no module in the last {last} "
+            "layers of the base"
         )
-    trained = [tensor for module in adapted for tensor in _lora(module, adapter)]
+    wrong = [module.name for module in adapted if module.is_norm != isinstance(adapter, LnTuning)]
+    if wrong:
+        raise AdapterError(
+            f"adapter.targets: adapter.kind = {adapter.kind} cannot adapt {wrong[0]}"
+        )
+    trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
     trained += _saved(base, adapter.modules_to_save)
-    return AdapterShape(adapted=adapted, rank=adapter.r, trained=tuple(trained))
+    rank = adapter.r if isinstance(adapter, Lora | Vera) else 0
+    return AdapterShape(adapted=adapted, rank=rank, trained=tuple(trained))
 
 
-def _lora(module: Adapted, adapter: Adapter) -> list[Tensor]:
-    """A and B of LoRA (arXiv:2106.09685), and DoRA's magnitudes (arXiv:2402.09353)."""
-    made = [
-        _float32(f"{module.name}.lora_A", adapter.r, module.inputs),
-        _float32(f"{module.name}.lora_B", module.outputs, adapter.r),
+def _modules(base: BaseShape) -> dict[str, Adapted]:
+    """Every module that some kind can adapt, by name."""
+    found = [
+        Adapted(name=name, layer=_layer(name), inputs=inputs, outputs=outputs)
+        for name, (outputs, inputs) in base.linear.items()
     ]
-    if adapter.dora:
-        made.append(_float32(f"{module.name}.lora_magnitude_vector", module.outputs))
-    return made
+    found += [
+        Adapted(name=name, layer=_layer(name), inputs=width, outputs=width, is_norm=True, bias=bias)
+        for name, (width, bias) in base.norms.items()
+    ]
+    return {module.name: module for module in found}
 
 
 def _saved(base: BaseShape, wanted: Sequence[str]) -> list[Tensor]:
@@ -95,26 +91,35 @@ def _saved(base: BaseShape, wanted: Sequence[str]) -> list[Tensor]:
         parts = tensor.name.split(".")[:-1]
         modules = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
         if any(module.endswith(name) for module in modules for name in names):
-            found.append(_float32(f"{tensor.name}.saved", *tensor.shape))
+            found.append(float32(f"{tensor.name}.saved", *tensor.shape))
     for name in wanted:
         if not any(name in tensor.name.split(".") or name in tensor.name for tensor in found):
             raise AdapterError(f"adapter.modules_to_save = {name}: matches no module of the base")
     return found
 
 
-def _targets(linear: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    if list(wanted) == ["all-linear"]:
-        return sorted({name.rpartition(".")[2] for name in linear})
-    missing = [name for name in wanted if not any(_matches(module, name) for module in linear)]
+def _names(modules: Mapping[str, Adapted], wanted: Sequence[str]) -> list[str]:
+    """Full names of the modules that targets mean."""
+    for alone, is_norm in (("all-linear", False), ("all-norms", True)):
+        if list(wanted) == [alone]:
+            return [name for name, module in modules.items() if module.is_norm == is_norm]
+    if wanted[0].startswith(REGEX):
+        pattern = re.compile(wanted[0].removeprefix(REGEX))
+        # In the model of a task everything may stand below one name more than in some files.
+        found = [n for n in modules if pattern.fullmatch(n) or pattern.fullmatch(f"model.{n}")]
+        missing = [] if found else list(wanted)
+    else:
+        found = [name for name in modules if any(_matches(name, target) for target in wanted)]
+        missing = [t for t in wanted if not any(_matches(name, t) for name in modules)]
     if missing:
-        known = sorted({name.rpartition(".")[2] for name in linear})
+        known = sorted({name.rpartition(".")[2] for name in modules})
         near = [n for name in missing for n in difflib.get_close_matches(name, known, cutoff=0.4)]
         hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
         raise AdapterError(
             f"adapter.targets = {', '.join(missing)}: matches no module of the base.{hint} "
             f"It has: {', '.join(known[:30])}"
         )
-    return list(wanted)
+    return found
 
 
 def _first_layer(base: BaseShape, last: int | None) -> int | None:
@@ -134,21 +139,9 @@ def _layer(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _is_in_layers(name: str, first: int | None) -> bool:
-    if first is None:
-        return True
-    layer = _layer(name)
-    return layer is not None and layer >= first
-
-
-def _matches_any(name: str, wanted: Sequence[str]) -> bool:
-    return any(_matches(name, target) for target in wanted)
+def _is_in_layers(module: Adapted, first: int | None) -> bool:
+    return first is None or (module.layer is not None and module.layer >= first)
 
 
 def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
-
-
-def _float32(name: str, *shape: int) -> Tensor:
-    tensor = Tensor(name=name, shape=shape, stored_bytes=0)
-    return Tensor(name=name, shape=shape, stored_bytes=4 * tensor.elements)

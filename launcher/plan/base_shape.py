@@ -91,6 +91,17 @@ class BaseShape:
             and _is_linear(name)
         }
 
+    @property
+    def norms(self) -> dict[str, tuple[int, bool]]:
+        """Normalisations by name: their width, and whether they have a bias."""
+        names = {tensor.name for tensor in self.tensors}
+        return {
+            name: (tensor.shape[0], f"{name}.bias" in names)
+            for tensor in self.tensors
+            if (name := tensor.name.removesuffix(".weight")) != tensor.name
+            and len(tensor.shape) == 1
+        }
+
 
 def read_base_shape(folder: Path, *, task: str, num_labels: int) -> BaseShape:
     """The shape of the base in a folder.

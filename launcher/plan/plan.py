@@ -18,6 +18,7 @@ from launcher.plan.machine import Machine, element_bytes
 from launcher.plan.memory import Batches, Memory, memory_of
 from launcher.plan.network import Traffic, traffic_of
 from launcher.plan.rows import Rows
+from recipes.adapter import Lora, Vera
 from recipes.recipe import Recipe
 
 
@@ -104,7 +105,7 @@ def _precision(recipe: Recipe, machine: Machine) -> Precision:
         and recipe.task == "causal_lm"
         and recipe.base.kernels == "auto",
         gradient_checkpointing=recipe.base.gradient_checkpointing,
-        dropout=recipe.adapter.dropout > 0,
+        dropout=isinstance(recipe.adapter, Lora | Vera) and recipe.adapter.dropout > 0,
         packing=recipe.data.packing,
     )
 

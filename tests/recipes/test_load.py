@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from recipes import resolved, schema, shipped
+from recipes.adapter import Ia3, Oft
 from recipes.errors import RecipeError
-from recipes.load import load
+from recipes.load import load, load_text
 
 MINIMAL = """
 base: {source: org/model}
@@ -58,6 +59,28 @@ def test_lists_replace_and_one_value_is_a_list_of_one(recipe_file: Path):
     assert loaded.recipe.train.betas == [0.8, 0.9]
 
 
+def test_a_key_belongs_to_kinds(recipe_file: Path):
+    loaded = load(recipe_file, ["adapter.kind=oft", "adapter.block_size=8"])
+    assert isinstance(loaded.recipe.adapter, Oft)
+    assert loaded.recipe.adapter.block_size == 8
+    assert problems_of(recipe_file, "adapter.kind=ia3", "adapter.r=4", "adapter.block_size=8") == [
+        "adapter.block_size = 8: is no key of adapter.kind = ia3. Leave it out "
+        "(adapter.block_size=null takes it back), or set adapter.kind to oft or boft",
+        "adapter.r = 4: is no key of adapter.kind = ia3. Leave it out (adapter.r=null takes it "
+        "back), or set adapter.kind to lora, loha, lokr or vera",
+    ]
+    recipe_file.write_text(MINIMAL + "adapter: {r: 4}\n")
+    assert load(recipe_file, ["adapter.kind=ia3", "adapter.r=null"]).recipe.adapter == Ia3()
+
+
+@pytest.mark.parametrize("kind", schema.kinds("adapter"))
+def test_every_kind_has_defaults_and_survives_the_resolved_recipe(recipe_file: Path, kind: str):
+    loaded = load(recipe_file, [f"adapter.kind={kind}"])
+    again = load_text(resolved.to_yaml(loaded).encode())
+    assert again.recipe.adapter == loaded.recipe.adapter
+    assert resolved.digest(again.recipe) == resolved.digest(loaded.recipe)
+
+
 def test_all_problems_are_told_at_once(recipe_file: Path):
     found = problems_of(
         recipe_file,
@@ -81,7 +104,8 @@ def test_all_problems_are_told_at_once(recipe_file: Path):
         "normalize_unicode, strip_html, strip_urls, strip_control, remove_punctuation, "
         "collapse_whitespace",
         "data.packing = 'maybe': has a wrong type; allowed: true or false",
-        "adapter.kind = 'lara': has a wrong type; allowed: one of lora",
+        "adapter.kind = 'lara': is no kind; allowed: one of lora, loha, lokr, ia3, oft, boft, "
+        "vera, ln_tuning. Did you mean 'lora'?",
         "train.steps = 'many': has a wrong type; allowed: a whole number or null",
         "train.betas = [0.9]: AdamW has two; allowed: two numbers, 0 ≤ value < 1",
         "zero.stage = 7: is no ZeRO stage; allowed: 0, 1, 2, 3",

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from recipes.adapter import Adapter
+from recipes.adapter import Lora
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
 from recipes.data import Data
@@ -24,7 +24,7 @@ def recipe(**changes: Any) -> Recipe:
         seed=1,
         base=Base(source="/tiny", dtype="float32"),
         data=Data(train=["/tiny.jsonl"]),
-        adapter=Adapter(r=4, alpha=8, targets=["q_proj", "v_proj", "up_proj"]),
+        adapter=Lora(r=4, alpha=8, targets=["q_proj", "v_proj", "up_proj"]),
         train=Train(
             steps=6,
             global_batch_size=8,

@@ -21,49 +21,26 @@ from adapters.base import load_base
 from adapters.base_ref import base_ref
 from adapters.checkpoint_folder import Origin, Position
 from recipes.errors import CheckpointError, StorageError, TrainingError
+from recipes.zero import Zero
 from support import jobs
+from support.asked import ids, train_and_ask
 from support.ranks import run_ranks
 from trainer.engine import trainable
 
 
 @pytest.fixture(scope="module")
 def runs(folders: Path) -> dict:
-    return run_ranks(2, _train_and_ask, folders)
-
-
-def _train_and_ask(folders: Path) -> dict:
-    """Runs under stages 0 and 3, each with the logits of the model as it was trained."""
-    import trainer.worker as worker
-
-    found = {}
-    logits: list[torch.Tensor] = []
-    evaluate = worker._Rank.evaluate
-
-    def evaluate_and_ask(rank: worker._Rank, when: str) -> object:
-        rank.engine.model.eval()
-        with torch.no_grad():
-            logits.append(rank.engine.deepspeed(input_ids=_ids(), use_cache=False).logits)
-        return evaluate(rank, when)
-
-    worker._Rank.evaluate = evaluate_and_ask  # type: ignore[method-assign]
-    try:
-        for stage, run in jobs.train_stages(folders, "asked", [0, 3]).items():
-            found[stage] = {**run, "logits": logits.pop()}
-    finally:
-        worker._Rank.evaluate = evaluate  # type: ignore[method-assign]
-    return found
-
-
-def _ids() -> torch.Tensor:
-    return torch.arange(6, 26).reshape(2, 10)
+    """Under stages 0 and 3."""
+    chosen = {stage: jobs.recipe(zero=Zero(stage=stage)) for stage in (0, 3)}
+    return run_ranks(2, train_and_ask, folders, chosen)
 
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_peft_alone_opens_the_adapter(folders: Path, runs: dict, stage: int):
     base = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
-    untrained = base(input_ids=_ids()).logits
+    untrained = base(input_ids=ids()).logits
     model = PeftModel.from_pretrained(base, str(Path(runs[stage]["checkpoint"]) / "adapter"))
-    logits = model(input_ids=_ids()).logits
+    logits = model(input_ids=ids()).logits
     torch.testing.assert_close(logits, runs[stage]["logits"], rtol=1e-5, atol=1e-5)
     assert (logits - untrained).abs().max() > 1e-2
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.adapter import Adapter
+from recipes.adapter import Lora
 from recipes.base import Base
 from support import jobs
 from support.ranks import run_ranks
@@ -50,7 +50,7 @@ def test_a_new_head_and_dropout_agree(folders: Path):
     chosen = dataclasses.replace(
         jobs.recipe(),
         task="sequence_classification",
-        adapter=Adapter(r=4, alpha=8, dropout=0.2, targets=["query", "value"]),
+        adapter=Lora(r=4, alpha=8, dropout=0.2, targets=["query", "value"]),
     )
     options = {"chosen": chosen, "base": "bert", "prepared": "labelled"}
     one = run_ranks(1, _train_labels, folders, "labels1", options)

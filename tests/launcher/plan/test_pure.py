@@ -29,7 +29,7 @@ from launcher.plan.plan import Known, make_plan
 from launcher.plan.report import bytes_text
 from launcher.plan.rows import Rows
 from launcher.plan.verdict import judge
-from recipes.adapter import Adapter
+from recipes.adapter import Lora
 from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
 from recipes.errors import RecipeError
@@ -99,7 +99,7 @@ PARAMETERS = 8256 + LAYERS * (8192 + 4096 + 12288)
 
 
 def make_adapter(base: BaseShape = BASE, **changes: object) -> AdapterShape:
-    plain = Adapter(r=4, alpha=8, targets=["q_proj", "v_proj"])
+    plain = Lora(r=4, alpha=8, targets=["q_proj", "v_proj"])
     return adapter_shape(base, dataclasses.replace(plain, **changes))
 
 
@@ -125,7 +125,7 @@ def recipe(stage: int = 0, offload: bool = False, **train: object) -> Recipe:
     plain = jobs.recipe(zero=Zero(stage=stage, offload_optimizer=offload))
     return dataclasses.replace(
         plain,
-        adapter=Adapter(r=4, alpha=8, targets=["q_proj", "v_proj"]),
+        adapter=Lora(r=4, alpha=8, targets=["q_proj", "v_proj"]),
         train=dataclasses.replace(plain.train, **train),
         cluster=Cluster(workers=[2], device="cpu"),
     )

@@ -24,11 +24,11 @@ from adapters.attach import trained_parameters
 from adapters.base import empty_base
 from launcher.plan.adapter_shape import adapter_shape
 from launcher.plan.base_shape import read_base_shape, read_header
-from recipes.adapter import Adapter
+from recipes.adapter import Boft, Ia3, LnTuning, Loha, Lokr, Lora, Oft, Vera
 from recipes.errors import AdapterError, BaseModelError
 from support import tiny
 
-PLAIN = Adapter(r=4, alpha=8, targets=["q_proj", "v_proj"])
+PLAIN = Lora(r=4, alpha=8, targets=["q_proj", "v_proj"])
 SIZES = {
     "vocab_size": 128,
     "hidden_size": 64,
@@ -76,6 +76,38 @@ def test_what_is_trained_is_what_peft_trains(bases: Path, name: str, task: str, 
     assert adapter_shape(shape, adapter).parameters == trained_parameters(
         bases / name, adapter, task=task
     )
+
+
+KINDS = [
+    Lora(r=3, targets=[r"re:model\.layers\.[01]\..*_proj"]),
+    Loha(r=3),
+    Loha(r=3, last_layers=1),
+    Lokr(r=3),
+    Lokr(r=2, decompose_both=True, factor=4),
+    Lokr(r=100, factor=7),
+    Ia3(),
+    Ia3(targets=["all-linear"], feedforward=["o_proj", "down_proj"]),
+    Oft(),
+    Oft(block_size=10, share_blocks=True),
+    Boft(),
+    Vera(r=5),
+    LnTuning(),
+    LnTuning(targets=["input_layernorm"], modules_to_save=["lm_head"]),
+]
+
+
+@pytest.mark.parametrize("adapter", KINDS, ids=lambda adapter: adapter.kind)
+def test_every_kind_trains_what_peft_trains(bases: Path, adapter):
+    shape = read_base_shape(bases / "llama", task="causal_lm", num_labels=2)
+    found = trained_parameters(bases / "llama", adapter, task="causal_lm")
+    assert adapter_shape(shape, adapter).parameters == found
+
+
+def test_norms_of_other_bases(bases: Path):
+    for name, task in (("gpt2", "causal_lm"), ("bert", "sequence_classification")):
+        shape = read_base_shape(bases / name, task=task, num_labels=2)
+        found = trained_parameters(bases / name, LnTuning(), task=task)
+        assert adapter_shape(shape, LnTuning()).parameters == found
 
 
 @pytest.mark.parametrize(

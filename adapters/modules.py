@@ -1,0 +1,100 @@
+"""The modules of a base that an adapter changes, by name, and errors that tell near names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from recipes.adapter import REGEX
+from recipes.errors import AdapterError
+
+_HEADS = ("classifier", "score")
+
+
+def targets(model: nn.Module, wanted: Sequence[str]) -> list[str] | str:
+    """What PEFT is to adapt: names, sorted, with `all-linear` and `all-norms` spelt out, or one
+    pattern of full names."""
+    if list(wanted) == ["all-norms"]:
+        return _last_parts(norm_names(model))
+    linear = linear_names(model)
+    if list(wanted) == ["all-linear"]:
+        return _last_parts(linear)
+    # Norms are named only by who wants them; what kind cannot adapt them, PEFT says.
+    names = [*linear, *norm_names(model)]
+    if wanted[0].startswith(REGEX):
+        pattern = wanted[0].removeprefix(REGEX)
+        if not any(re.fullmatch(pattern, name) for name in names):
+            raise AdapterError(_unmatched("adapter.targets", wanted, names))
+        return pattern
+    missing = [name for name in wanted if not matches(name, names)]
+    if missing:
+        raise AdapterError(_unmatched("adapter.targets", missing, names))
+    return sorted(wanted)
+
+
+def _last_parts(names: Iterable[str]) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in names})
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Full names of the linear modules, without the output head."""
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and module is not head
+        and name.split(".")[0] not in _HEADS
+    ]
+
+
+def norm_names(model: nn.Module) -> list[str]:
+    """Full names of the normalisations: modules whose weight is a row."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(weight := getattr(module, "weight", None), nn.Parameter)
+        and len(getattr(weight, "ds_shape", weight.shape)) == 1  # sharded ones lie flat
+    ]
+
+
+def to_save(model: nn.Module, wanted: Sequence[str]) -> list[str] | None:
+    """Modules to train in full, or None."""
+    names = [name for name, _ in model.named_modules() if name]
+    missing = [name for name in wanted if not matches(name, names)]
+    if missing:
+        raise AdapterError(_unmatched("adapter.modules_to_save", missing, names))
+    return list(wanted) or None
+
+
+def last_layers(model: PreTrainedModel, last: int | None) -> list[int] | None:
+    """Numbers of that many layers, counted from the output; None is all."""
+    if last is None:
+        return None
+    count = getattr(model.config, "num_hidden_layers", None)
+    if count is None or last > count:
+        raise AdapterError(
+            f"adapter.last_layers = {last}: the base has {count if count else 'no numbered'} layers"
+        )
+    return list(range(count - last, count))
+
+
+def matches(wanted: str, names: Iterable[str]) -> bool:
+    """Whether a name, or its end, is one of these."""
+    return any(name == wanted or name.endswith(f".{wanted}") for name in names)
+
+
+def _unmatched(path: str, missing: Sequence[str], names: Sequence[str]) -> str:
+    known = sorted({name.rpartition(".")[2] for name in names})
+    known = [name for name in known if not name.isdigit()]
+    near = [near for name in missing for near in difflib.get_close_matches(name, known, cutoff=0.4)]
+    hint = f"Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
+    return (
+        f"{path} = {', '.join(missing)}: matches no module of the base. {hint} "
+        f"It has: {', '.join(known[:30])}"
+    )

@@ -1,0 +1,132 @@
+"""From a recipe's adapter to PEFT's own configuration of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from peft import (
+    BOFTConfig,
+    IA3Config,
+    LNTuningConfig,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    OFTConfig,
+    PeftConfig,
+    TaskType,
+    VeraConfig,
+)
+from transformers import PreTrainedModel
+
+from adapters import modules
+from recipes.adapter import (
+    Adapter,
+    Boft,
+    Ia3,
+    Layered,
+    LnTuning,
+    Loha,
+    Lokr,
+    Lora,
+    Oft,
+    Targeted,
+    Vera,
+)
+
+_TASK_TYPE = {
+    "causal_lm": TaskType.CAUSAL_LM,
+    "sequence_classification": TaskType.SEQ_CLS,
+}
+
+
+def peft_config(model: PreTrainedModel, adapter: Adapter, task: str) -> PeftConfig:
+    """PEFT's configuration of an adapter on a base.
+
+    Raises `AdapterError` when a target or a module to save matches nothing, with near names.
+    """
+    return _OF[type(adapter)](model, adapter, _common(model, adapter, task))
+
+
+def _common(model: PreTrainedModel, adapter: Targeted, task: str) -> dict[str, Any]:
+    """What the configurations of all kinds take."""
+    found: dict[str, Any] = {
+        "task_type": _TASK_TYPE[task],
+        "target_modules": modules.targets(model, adapter.targets),
+        "modules_to_save": modules.to_save(model, adapter.modules_to_save),
+    }
+    if isinstance(adapter, Layered):
+        found["layers_to_transform"] = modules.last_layers(model, adapter.last_layers)
+    return found
+
+
+def _lora(model: PreTrainedModel, adapter: Lora, common: dict[str, Any]) -> PeftConfig:
+    return LoraConfig(
+        **common,
+        r=adapter.r,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
+    )
+
+
+def _loha(model: PreTrainedModel, adapter: Loha, common: dict[str, Any]) -> PeftConfig:
+    return LoHaConfig(
+        **common,
+        r=adapter.r,
+        alpha=adapter.alpha,  # type: ignore[arg-type]
+        rank_dropout=adapter.dropout,
+    )
+
+
+def _lokr(model: PreTrainedModel, adapter: Lokr, common: dict[str, Any]) -> PeftConfig:
+    return LoKrConfig(
+        **common,
+        r=adapter.r,
+        alpha=adapter.alpha,  # type: ignore[arg-type]
+        rank_dropout=adapter.dropout,
+        decompose_factor=adapter.factor,
+        decompose_both=adapter.decompose_both,
+    )
+
+
+def _ia3(model: PreTrainedModel, adapter: Ia3, common: dict[str, Any]) -> PeftConfig:
+    return IA3Config(**common, feedforward_modules=list(adapter.feedforward))
+
+
+def _oft(model: PreTrainedModel, adapter: Oft, common: dict[str, Any]) -> PeftConfig:
+    return OFTConfig(
+        **common, r=0, oft_block_size=adapter.block_size, block_share=adapter.share_blocks
+    )
+
+
+def _boft(model: PreTrainedModel, adapter: Boft, common: dict[str, Any]) -> PeftConfig:
+    return BOFTConfig(**common, boft_block_size=adapter.block_size, boft_dropout=adapter.dropout)
+
+
+def _vera(model: PreTrainedModel, adapter: Vera, common: dict[str, Any]) -> PeftConfig:
+    # The shared matrices follow from PEFT's key: saving them would be most of a checkpoint.
+    return VeraConfig(
+        **common,
+        r=adapter.r,
+        vera_dropout=adapter.dropout,
+        d_initial=adapter.first_scale,
+        save_projection=False,
+    )
+
+
+def _ln_tuning(model: PreTrainedModel, adapter: LnTuning, common: dict[str, Any]) -> PeftConfig:
+    return LNTuningConfig(**common)
+
+
+_OF: dict[type, Callable[[PreTrainedModel, Any, dict[str, Any]], PeftConfig]] = {
+    Lora: _lora,
+    Loha: _loha,
+    Lokr: _lokr,
+    Ia3: _ia3,
+    Oft: _oft,
+    Boft: _boft,
+    Vera: _vera,
+    LnTuning: _ln_tuning,
+}

@@ -1,0 +1,129 @@
+"""The tensors that each kind of adapter trains on a module, as PEFT makes them.
+
+tests/launcher/plan/test_shapes.py compares names' number and sizes with PEFT's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.plan.base_shape import Tensor
+from recipes.adapter import Adapter, Boft, Ia3, LnTuning, Loha, Lokr, Lora, Oft, Vera
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapted:
+    """One module of the base with the adapter's tensors around it."""
+
+    name: str
+    layer: int | None
+    inputs: int
+    outputs: int
+    is_norm: bool = False
+    bias: bool = False
+    """Of a normalisation: whether it has one."""
+
+
+def tensors_of(module: Adapted, adapter: Adapter) -> list[Tensor]:
+    """What an adapter trains on a module: float32."""
+    made = _OF[type(adapter)](module, adapter)
+    return [float32(f"{module.name}.{name}", *shape) for name, shape in made]
+
+
+def float32(name: str, *shape: int) -> Tensor:
+    """A trained tensor."""
+    tensor = Tensor(name=name, shape=shape, stored_bytes=0)
+    return Tensor(name=name, shape=shape, stored_bytes=4 * tensor.elements)
+
+
+_Made = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def _lora(module: Adapted, adapter: Lora) -> _Made:
+    yield "lora_A", (adapter.r, module.inputs)
+    yield "lora_B", (module.outputs, adapter.r)
+    if adapter.dora:
+        yield "lora_magnitude_vector", (module.outputs,)
+
+
+def _loha(module: Adapted, adapter: Loha) -> _Made:
+    for number in (1, 2):
+        yield f"hada_w{number}_a", (module.outputs, adapter.r)
+        yield f"hada_w{number}_b", (adapter.r, module.inputs)
+
+
+def _lokr(module: Adapted, adapter: Lokr) -> _Made:
+    small_in, large_in = factors_of(module.inputs, adapter.factor)
+    small_out, large_out = factors_of(module.outputs, adapter.factor)
+    if adapter.decompose_both and adapter.r < max(small_out, small_in) / 2:
+        yield "lokr_w1_a", (small_out, adapter.r)
+        yield "lokr_w1_b", (adapter.r, small_in)
+    else:
+        yield "lokr_w1", (small_out, small_in)
+    if adapter.r < max(large_out, large_in) / 2:
+        yield "lokr_w2_a", (large_out, adapter.r)
+        yield "lokr_w2_b", (adapter.r, large_in)
+    else:
+        yield "lokr_w2", (large_out, large_in)
+
+
+def factors_of(width: int, factor: int) -> tuple[int, int]:
+    """Two numbers whose product is a width, the smaller first: `factor` itself where it divides,
+    else the divisor nearest below it and below the root."""
+    if factor > 0 and width % factor == 0:
+        return factor, width // factor
+    limit = width if factor == -1 else factor
+    small = max(
+        number
+        for number in range(1, int(width**0.5) + 1)
+        if width % number == 0 and number <= limit
+    )
+    return small, width // small
+
+
+def _ia3(module: Adapted, adapter: Ia3) -> _Made:
+    name = module.name.rpartition(".")[2]
+    yield "ia3_l", (module.inputs if name in adapter.feedforward else module.outputs,)
+
+
+def _oft(module: Adapted, adapter: Oft) -> _Made:
+    size = block_of(module.inputs, adapter.block_size)
+    blocks = 1 if adapter.share_blocks else module.inputs // size
+    yield "oft_R", (blocks, size * (size - 1) // 2)
+
+
+def block_of(width: int, wanted: int) -> int:
+    """The divisor of a width that is nearest to a block's size, the smaller of two."""
+    divisors = [number for number in range(1, width + 1) if width % number == 0]
+    return min(divisors, key=lambda number: (abs(number - wanted), number))
+
+
+def _boft(module: Adapted, adapter: Boft) -> _Made:
+    size = adapter.block_size
+    yield "boft_R", (1, module.inputs // size, size, size)
+    yield "boft_s", (module.outputs, 1)
+
+
+def _vera(module: Adapted, adapter: Vera) -> _Made:
+    yield "vera_lambda_d", (adapter.r,)
+    yield "vera_lambda_b", (module.outputs,)
+
+
+def _ln_tuning(module: Adapted, adapter: LnTuning) -> _Made:
+    yield "weight", (module.outputs,)
+    if module.bias:
+        yield "bias", (module.outputs,)
+
+
+_OF: dict[type, Callable[[Adapted, Any], _Made]] = {
+    Lora: _lora,
+    Loha: _loha,
+    Lokr: _lokr,
+    Ia3: _ia3,
+    Oft: _oft,
+    Boft: _boft,
+    Vera: _vera,
+    LnTuning: _ln_tuning,
+}

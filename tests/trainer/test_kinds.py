@@ -1,0 +1,143 @@
+"""Every kind of adapter: it learns, the same under every stage; it goes on exactly; PEFT alone
+opens and merges what it saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from adapters.checkpoint_folder import folder_of
+from recipes.adapter import (
+    WHOLE_BASE_ONLY,
+    Adapter,
+    Boft,
+    Ia3,
+    LnTuning,
+    Loha,
+    Lokr,
+    Lora,
+    Oft,
+    Vera,
+)
+from recipes.recipe import Recipe, all_problems
+from recipes.schema import kinds
+from recipes.zero import Zero
+from support import jobs
+from support.asked import ids, train_and_ask
+from support.ranks import run_ranks
+
+ADAPTERS: dict[str, Adapter] = {
+    "lora": Lora(r=4, alpha=8, rslora=True),
+    "dora": Lora(r=4, alpha=8, dora=True),
+    "loha": Loha(r=4),
+    "lokr": Lokr(r=4, factor=4, decompose_both=True),
+    "ia3": Ia3(),
+    "oft": Oft(block_size=8),
+    "boft": Boft(),
+    "vera": Vera(r=16),
+    "ln_tuning": LnTuning(),
+}
+
+STAGES = (0, 1, 2, 3)
+CELLS = [
+    (name, stage)
+    for name, adapter in ADAPTERS.items()
+    for stage in STAGES
+    if not (stage == 3 and adapter.kind in WHOLE_BASE_ONLY)
+]
+
+
+def recipe_of(cell: tuple[str, int]) -> Recipe:
+    name, stage = cell
+    return jobs.recipe(adapter=ADAPTERS[name], zero=Zero(stage=stage))
+
+
+@pytest.fixture(scope="module")
+def runs(folders: Path) -> dict:
+    """Two workers, each cell."""
+    return run_ranks(2, train_and_ask, folders, {cell: recipe_of(cell) for cell in CELLS}, "kinds")
+
+
+def test_all_kinds_are_here():
+    assert {adapter.kind for adapter in ADAPTERS.values()} == set(kinds("adapter"))
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_kind_learns_the_same_under_every_stage(runs: dict, name: str):
+    losses = [run["losses"] for (kind, _), run in runs.items() if kind == name]
+    assert losses[0][-1] < losses[0][0]
+    for others in losses[1:]:
+        assert others == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_peft_alone_opens_and_merges_it(folders: Path, runs: dict, cell: tuple[str, int]):
+    base = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
+    with torch.no_grad():
+        untrained = base(input_ids=ids()).logits
+        adapter = Path(runs[cell]["checkpoint"]) / "adapter"
+        model = PeftModel.from_pretrained(base, str(adapter)).eval()
+        logits = model(input_ids=ids()).logits
+        merged = model.merge_and_unload()(input_ids=ids()).logits
+    torch.testing.assert_close(logits, runs[cell]["logits"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(merged, logits, rtol=1e-4, atol=1e-4)
+    assert (logits - untrained).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_every_tensor_has_moved(runs: dict, cell: tuple[str, int]):
+    first, last = (
+        load_file(
+            folder_of(Path(runs[cell]["checkpoint"]).parent, step)
+            / "trainer_state"
+            / "state.safetensors"
+        )
+        for step in (3, 6)
+    )
+    masters = [name for name in last if name.startswith("master/")]
+    assert masters
+    for name in masters:
+        assert last[name].isfinite().all()
+        assert not torch.equal(first[name], last[name]), name
+
+
+def test_every_kind_goes_on_bit_by_bit(folders: Path, runs: dict):
+    """Under the stage that shards it the most."""
+    cells = list({name: (name, stage) for name, stage in CELLS}.values())
+    again = run_ranks(2, _resume, folders, runs, cells)
+    for cell in cells:
+        assert again[cell]["losses"] == runs[cell]["losses"][3:], cell
+        assert _tensors(again[cell]) == _tensors(runs[cell]), cell
+
+
+def _resume(folders: Path, runs: dict, cells: list[tuple[str, int]]) -> dict:
+    return {
+        cell: jobs.train(
+            folders,
+            f"kinds_again_{number}",
+            recipe_of(cell),
+            resume_from=folder_of(Path(runs[cell]["checkpoint"]).parent, 3),
+        )
+        for number, cell in enumerate(cells)
+    }
+
+
+def _tensors(run: dict) -> dict[str, bytes]:
+    file = Path(run["checkpoint"]) / "adapter" / "adapter_model.safetensors"
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("kind", WHOLE_BASE_ONLY)
+def test_what_cannot_be_sharded_is_refused_and_fails(folders: Path, kind: str):
+    """The refusal is for a reason: once PEFT can, this says so."""
+    chosen = jobs.recipe(adapter=ADAPTERS[kind], zero=Zero(stage=3))
+    [problem] = all_problems(chosen)
+    assert problem.path == "adapter.kind"
+    assert problem.hint == "Set zero.stage: 2, or adapter.kind: lora"
+    with pytest.raises(Exception, match=r"IndexError|AssertionError"):
+        run_ranks(1, jobs.train, folders, f"refused_{kind}", chosen)
