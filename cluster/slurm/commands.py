@@ -11,8 +11,6 @@ from cluster.process import CommandError, run
 from recipes.errors import ClusterError
 
 _TIMEOUT_S = 60.0
-EXCLUDE_S = 2
-"""How long a job that is queued again waits to be told that its bad nodes are left out."""
 _FORMAT = "%i|%T|%r|%N"
 _NODE = "%N|%T|%c|%m|%f|%G"
 
@@ -122,18 +120,12 @@ def queue_again(job: str) -> None:
 
 def exclude(job: str, nodes: str) -> None:
     """Leave nodes out of what a job may get, in place of those left out before. SLURM 22.05 takes
-    it only of jobs that wait: after `queue_again`.
-
-    From within the job, which must end then: SLURM itself tries for five seconds, and of a job that
-    has lost a node it succeeds only when the last process of the job is gone. Raises `ClusterError`
-    when SLURM says no.
-    """
-    command = ["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"]
+    it only of jobs that wait: after `queue_again`. Of one from which it has taken a failed node
+    itself it does only when the last process has ended: not from within the job. Raises
+    `ClusterError`."""
     try:
-        run(command, timeout_s=EXCLUDE_S)
+        run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"], timeout_s=_TIMEOUT_S)
     except CommandError as error:
-        if error.returncode is None:
-            return
         raise ClusterError(
             f"slurm: job {job} does not leave out {nodes}: {_said(error)}"
         ) from error

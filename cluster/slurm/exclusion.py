@@ -38,21 +38,23 @@ class Exclusion:
 
 def exclusion(membership: Membership, bad: Collection[str]) -> Exclusion | None:
     """Whether nodes of a job can be left out when it is queued again; None when there is nothing to
-    do, as when SLURM has done it already. Raises `ClusterError` when SLURM cannot be asked."""
+    do, as when SLURM has done it already, or itself gives nobody those that it found dead. Raises
+    `ClusterError` when SLURM cannot be asked."""
     job = commands.describe(membership.id)
     if not is_current(job, membership):
         return None
     before = job.get("ExcNodeList", "")
-    new = set(bad) & set(membership.nodes) - set(commands.names_of(before))
+    nodes = commands.nodes_of(job["Partition"])
+    new = given_again(set(bad) & set(membership.nodes) - set(commands.names_of(before)), nodes)
     if not new:
         return None
     return choose(
-        sorted(new),
+        new,
         before=before,
         excluded=commands.names_of(before),
         own=membership.nodes,
         partition=job["Partition"],
-        nodes=commands.nodes_of(job["Partition"]),
+        nodes=nodes,
         reservation=job.get("Reservation"),
     )
 
@@ -60,6 +62,11 @@ def exclusion(membership: Membership, bad: Collection[str]) -> Exclusion | None:
 def is_current(job: dict[str, str], membership: Membership) -> bool:
     """Whether a job still runs, and is not already another start of it, on other nodes."""
     return job["JobState"] == "RUNNING" and int(job["Restarts"]) == membership.restarts
+
+
+def given_again(bad: Collection[str], nodes: Sequence[SlurmNode]) -> list[str]:
+    """Those of the bad ones that SLURM takes for good, sorted."""
+    return sorted(node.name for node in nodes if node.name in bad and _is_up(node))
 
 
 def choose(

@@ -16,7 +16,6 @@ from cluster.job_words import (
     STATUS_FILE,
     STOP_FILE,
 )
-from cluster.slurm import commands
 from recipes.recipe import Recipe
 
 _LOG = "slurm.log"
@@ -51,10 +50,8 @@ is_mine() {{
 }}
 if [ "$status" = {ask_again} ] && [ "$requeues" -lt {max_requeues} ] && is_mine; then
     trap '' TERM  # which queuing again sends, before the bad nodes are left out
-    # Of a job that has lost a node SLURM takes it only when all of the job has ended: soon after.
     scontrol requeue "$job" && [ -s "$run/{exclude_file}" ] &&
-        timeout --signal=KILL {asked_s} scontrol update JobId="$job" \\
-            ExcNodeList="$(cat "$run/{exclude_file}")"
+        scontrol update JobId="$job" ExcNodeList="$(cat "$run/{exclude_file}")"
 elif [ "$status" = {interrupted} ] && is_mine; then
     scancel "$job" && sleep 300
 fi
@@ -130,7 +127,6 @@ def _filled(
         srun=shlex.join([*_srun(recipe), slurm.shoal or shoal, *nodes_run]),
         stop_file=STOP_FILE,
         exclude_file=EXCLUDE_FILE,
-        asked_s=commands.EXCLUDE_S,
         preempted=PREEMPTED,
         status_file=STATUS_FILE,
         ask_again=ASK_AGAIN,

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from cluster.slurm.commands import SlurmNode
-from cluster.slurm.exclusion import choose
+from cluster.slurm.exclusion import choose, given_again
 
 NODE = SlurmNode(
     name="n1",
@@ -84,3 +84,10 @@ def test_a_reservation_has_no_other_nodes():
     )
     assert found.every == ""
     assert "ours" in found.why
+
+
+def test_what_slurm_knows_to_be_dead_is_left_to_it():
+    """It would not take it of a job from which it has removed the node itself."""
+    nodes = [NODE, like("n2", state="down*"), like("n3", state="allocated*"), like("n4")]
+    assert given_again(["n4", "n3", "n2", "n1"], nodes) == ["n1", "n4"]
+    assert given_again(["n2"], nodes) == []
