@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from adapters.quantization import Quantization, keep_as_stored
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import BaseModelError
 
@@ -59,13 +60,17 @@ def load_base(
     *,
     labels: Sequence[str] = (),
     gradient_checkpointing: bool = False,
+    quantization: Quantization | None = None,
 ) -> LoadedBase:
-    """The base with every parameter frozen, in evaluation mode, on the CPU.
+    """The base with every parameter frozen, in evaluation mode, on the CPU; one that is quantised
+    on the device where it was.
 
     While an `HfDeepSpeedConfig` of stage 3 is alive its parameters are sharded as they are loaded.
     Raises `BaseModelError` when the folder does not hold a model for the task.
     """
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if quantization is not None:
+        options |= quantization.options(dtype)
     if task == "sequence_classification":
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: number for number, label in enumerate(labels)}
@@ -76,6 +81,8 @@ def load_base(
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
+    if quantization is not None:
+        keep_as_stored(model)
     freeze(model, gradient_checkpointing=gradient_checkpointing)
     if task == "sequence_classification" and model.config.pad_token_id is None:
         # Decoders classify by the last token that is no padding, and must know which that is.

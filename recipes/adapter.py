@@ -259,12 +259,6 @@ class LnTuning(Targeted):
     """Normalisations by name, such as input_layernorm, or one `re:` pattern; `all-norms` is all."""
 
 
-WHOLE_BASE_ONLY = {
-    "loha": "PEFT takes the shapes of its matrices from the weights themselves",
-    "ln_tuning": "PEFT copies the normalisations as they lie there",
-}
-"""Kinds that cannot be attached to a sharded base, and why; tests/trainer/test_kinds.py tries."""
-
 Adapter = Lora | Loha | Lokr | Ia3 | Oft | Boft | Vera | LnTuning
 
 

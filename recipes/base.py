@@ -23,6 +23,12 @@ class Base:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of base and activations; `auto` is bfloat16 on GPUs and the faster one on CPUs."""
 
+    quantization: Literal["none", "nf4", "fp4", "int8"] = "none"
+    """Keep linear weights but the head's in 4 bits (bitsandbytes, arXiv:2305.14314), or 8."""
+
+    double_quantization: bool = True
+    """Of nf4 and fp4: the scales of the blocks in 8 bits too, 0.4 bits less for each number."""
+
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "auto"
     """Attention kernel; `auto` is flash_attention_2 for a causal_lm on GPUs with it, else sdpa."""
 

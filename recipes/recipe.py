@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from recipes.adapter import WHOLE_BASE_ONLY, Adapter, Lora
+from recipes import compatibility
+from recipes.adapter import Adapter, Lora
 from recipes.address import is_address
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
@@ -124,14 +125,7 @@ class Recipe:
                 hint="Set evaluate.every_steps",
             )
         yield from self._optimizer_problems()
-        why = WHOLE_BASE_ONLY.get(self.adapter.kind)
-        if why is not None and self.zero.stage == 3:
-            yield Problem(
-                path="adapter.kind",
-                value=self.adapter.kind,
-                message=f"{why}, and zero.stage = 3 shards the base",
-                hint="Set zero.stage: 2, or adapter.kind: lora",
-            )
+        yield from compatibility.problems(self.base, self.adapter, self.zero)
 
     def _optimizer_problems(self) -> Iterator[Problem]:
         if self.train.optimizer in ("adafactor", "muon") and self.zero.stage != 0:

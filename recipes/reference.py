@@ -1,19 +1,21 @@
-"""docs/recipe.md: every key of a recipe, from the one-line docstrings of its fields.
+"""docs/recipe.md: every key of a recipe, from the one-line docstrings of its fields; and
+docs/compatibility.md: what can be combined, from the table that `shoal check` goes by.
 
-`python -m recipes.reference` writes it, `--check` says whether it is up to date.
+`python -m recipes.reference` writes them, `--check` says whether they are up to date.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes import schema
+from recipes import compatibility, schema
 from recipes.recipe import Recipe
 
-FILE = Path(__file__).parent.parent / "docs" / "recipe.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 _HEAD = """# The recipe, key by key
 
@@ -72,15 +74,71 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+_COMPATIBILITY_HEAD = """# What can be combined
+
+Written by `make docs` from `recipes/compatibility.py`; do not edit it here.
+
+The ZeRO stages (`zero.stage`) under which each kind of adapter can be trained on a base that is
+plain or quantised (`base.quantization`). `shoal check` refuses the others, with the reason and the
+nearest recipe that works.
+
+All that is in the table was trained on a CPU, by two workers: `tests/trainer/test_kinds.py`
+and `test_quantization.py`. They also try what is refused, and fail once a library has learnt to.
+"""
+
+
+def render_compatibility() -> str:
+    """The page of the table."""
+    bases = typing.get_args(schema.fields()["base.quantization"].type)
+    rows = [
+        f"| adapter | {' | '.join(f'`{base}`' for base in bases)} |",
+        "|---" * (1 + len(bases)) + "|",
+    ]
+    for kind in ("lora", "dora", *[name for name in schema.kinds("adapter") if name != "lora"]):
+        cells = [
+            ", ".join(str(s) for s in range(4) if compatibility.forbidden(kind, base, s) is None)
+            for base in bases
+        ]
+        rows.append(f"| `{kind}` | {' | '.join(cell or '–' for cell in cells)} |")
+    reasons = [
+        f"- {entry.why}: {_combination(entry)}. {entry.nearest}."
+        for entry in compatibility.FORBIDDEN
+    ]
+    return (
+        "\n".join(
+            [
+                _COMPATIBILITY_HEAD,
+                *rows,
+                "",
+                "`dora` is `lora` with `adapter.dora: true`.",
+                "",
+                "Why the others are not:",
+                "",
+                *reasons,
+            ]
+        )
+        + "\n"
+    )
+
+
+def _combination(entry: compatibility.Forbidden) -> str:
+    told = [", ".join(f"`{kind}`" for kind in entry.kinds) or "any adapter"]
+    if entry.quantizations:
+        told.append("on " + ", ".join(f"`{name}`" for name in entry.quantizations))
+    if len(entry.stages) < 4:
+        told.append("under stage " + ", ".join(str(stage) for stage in entry.stages))
+    return " ".join(told)
+
+
 def main() -> None:
-    """Write the page, or with `--check` fail when it is not what would be written."""
-    text = render()
-    if "--check" in sys.argv:
-        if not FILE.is_file() or FILE.read_text(encoding="utf-8") != text:
-            sys.exit(f"{FILE} is out of date; `make docs` writes it anew")
-        return
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(text, encoding="utf-8")
+    """Write the pages, or with `--check` fail when one is not what would be written."""
+    pages = {"recipe.md": render(), "compatibility.md": render_compatibility()}
+    for name, text in pages.items():
+        file = DOCS / name
+        if "--check" not in sys.argv:
+            file.write_text(text, encoding="utf-8")
+        elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+            sys.exit(f"{file} is out of date; `make docs` writes it anew")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import nn
 from adapters.base import load_base
 from adapters.base_ref import base_ref
 from adapters.checkpoint_folder import adapter_folder, check_base
+from adapters.quantization import quantization_of
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.base import Base
 from trainer.device import choose_dtype, rank_device
@@ -70,14 +71,17 @@ def answer(
     tokenizer = load_tokenizer(base_folder)
     dtype = choose_dtype(base, device)
     attention = choose_kernels(base, "causal_lm", dtype, device).attention
-    model: Any = load_base(base_folder, "causal_lm", dtype, attention).model
+    quantization = quantization_of(base, device)
+    model: Any = load_base(
+        base_folder, "causal_lm", dtype, attention, quantization=quantization
+    ).model
     if checkpoint is not None:
         check_base(checkpoint, base_ref(base.source, base.revision, base_folder))
         model = PeftModel.from_pretrained(model, str(adapter_folder(checkpoint)))
     ids = _prompt_ids(tokenizer, prompt, system)
-    return generate(
-        model.to(device), tokenizer, [ids], max_new_tokens=max_new_tokens, device=device
-    )[0]
+    if quantization is None:  # else it is there, and 8-bit ones do not move
+        model = model.to(device)
+    return generate(model, tokenizer, [ids], max_new_tokens=max_new_tokens, device=device)[0]
 
 
 def _prompt_ids(tokenizer: Any, prompt: str, system: str | None) -> list[int]:

@@ -19,6 +19,7 @@ from adapters.base import load_base
 from adapters.base_copy import on_this_node
 from adapters.checkpoint_folder import Origin, Position, folder_of
 from adapters.mirror import open_mirror
+from adapters.quantization import quantization_of
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import AdapterError, BadLossError, DataError
 from recipes.files import write_whole
@@ -131,6 +132,7 @@ class _Rank:
             recipe.task,
             labels=self.manifest["labels"],
             gradient_checkpointing=recipe.base.gradient_checkpointing,
+            quantization=quantization_of(recipe.base, self.device),
         )
         engine = build_engine(recipe, load, order=self.order, device=self.device, state=saved)
         if saved is not None:

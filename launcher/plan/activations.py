@@ -51,6 +51,8 @@ class Precision:
     """Of the adapter's inputs."""
     packing: bool
     """Several samples in a row: their mask makes attention repeat keys and values for each head."""
+    quantization: str = "none"
+    double_quantization: bool = True
 
 
 def kept_bytes(

@@ -22,6 +22,7 @@ from launcher.plan.activations import (
 from launcher.plan.adapter_shape import AdapterShape
 from launcher.plan.base_shape import BaseShape
 from launcher.plan.optimizer_state import state_bytes
+from launcher.plan.stored import Stored, stored
 from recipes.recipe import Recipe
 from trainer.zero_config import zero_config
 
@@ -173,23 +174,30 @@ def _parameters(
     still to be used (AllGatherCoalescedHandle is held for each of them), which doubles that. gloo
     makes one more copy of the bucket it is gathering (ProcessGroupGloo.cpp, newLikeFlat).
     """
-    width = precision.element_bytes
-    trained = 4 * adapter.parameters
-    if zero["stage"] < 3:
-        return base.parameters * width + trained, 0
-    if workers == 1:
-        # Nothing is gathered: the whole parameter is the part (NoGatherCoalescedHandle).
-        return base.parameters * width + trained, 0
+    trained = [Stored(elements=tensor.elements, width=4) for tensor in adapter.trained]
+    parameters = [*_stored(base, precision), *trained]
+    # With one worker nothing is gathered: the whole is the part (NoGatherCoalescedHandle).
+    if zero["stage"] < 3 or workers == 1:
+        return sum(parameter.bytes for parameter in parameters), 0
     threshold = zero["stage3_param_persistence_threshold"]
-    sizes = [(tensor.elements, width) for tensor in (*base.tensors, *base.head)]
-    sizes += [(tensor.elements, 4) for tensor in adapter.trained]
-    parts = sum(-(-elements // workers) * each for elements, each in sizes)
-    whole = sum(elements * each for elements, each in sizes if elements <= threshold)
-    divided = sum(elements for elements, _ in sizes if elements > threshold)
-    live = min(divided, zero["stage3_max_live_parameters"])
-    largest = max(elements for elements, _ in sizes)
+    parts = sum(-(-p.elements // workers) * p.width + p.beside for p in parameters)
+    whole = sum(p.elements * p.width for p in parameters if p.elements <= threshold)
+    divided = [p for p in parameters if p.elements > threshold]
+    elements = sum(p.elements for p in divided)
+    width = sum(p.elements * p.width for p in divided) / max(1, elements)
+    live = min(elements, zero["stage3_max_live_parameters"])
+    largest = max(p.elements for p in parameters)
     bucket = min(live, max(largest, zero["stage3_prefetch_bucket_size"]))
-    return parts + whole, (2 * live + (0 if precision.on_gpu else bucket)) * width
+    return parts + whole, int((2 * live + (0 if precision.on_gpu else bucket)) * width)
+
+
+def _stored(base: BaseShape, precision: Precision) -> list[Stored]:
+    return stored(
+        base,
+        width=precision.element_bytes,
+        quantization=precision.quantization,
+        double=precision.double_quantization,
+    )
 
 
 def _gradients(
@@ -244,6 +252,11 @@ def _loading(base: BaseShape, precision: Precision, stage: int, workers: int) ->
     """
     width = precision.element_bytes
     whole = base.parameters * width
+    if precision.quantization != "none":
+        # Every rank reads and packs all of it, under stage 3 too; one tensor is there unpacked.
+        largest = max(tensor.elements for tensor in base.tensors) * width
+        packed = sum(parameter.bytes for parameter in _stored(base, precision))
+        return (0 if precision.on_gpu else packed) + largest, base.file_bytes
     converted = any(t.stored_bytes not in (0, t.elements * width) for t in base.tensors)
     if stage < 3:
         return (whole if converted else 0), base.file_bytes

@@ -107,6 +107,8 @@ def _precision(recipe: Recipe, machine: Machine) -> Precision:
         gradient_checkpointing=recipe.base.gradient_checkpointing,
         dropout=isinstance(recipe.adapter, Lora | Vera) and recipe.adapter.dropout > 0,
         packing=recipe.data.packing,
+        quantization=recipe.base.quantization,
+        double_quantization=recipe.base.double_quantization,
     )
 
 

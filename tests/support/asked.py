@@ -23,6 +23,7 @@ def train_and_ask(root: Path, chosen: Mapping[Any, Recipe], label: str = "asked"
     by the engine beside the losses."""
     import trainer.worker as worker
 
+    divide_everything()
     found = {}
     logits: list[torch.Tensor] = []
     evaluate = worker._Rank.evaluate
@@ -42,3 +43,16 @@ def train_and_ask(root: Path, chosen: Mapping[Any, Recipe], label: str = "asked"
     finally:
         worker._Rank.evaluate = evaluate  # type: ignore[method-assign]
     return found
+
+
+def divide_everything() -> None:
+    """From now on stage 3 keeps no parameter whole, as it would one of so small a model."""
+    from trainer import zero_config
+
+    real = zero_config._stage
+    none_whole = {
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_live_parameters": 0,
+        "stage3_max_reuse_distance": 0,
+    }
+    zero_config._stage = lambda recipe: {**real(recipe), **none_whole}

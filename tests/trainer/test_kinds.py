@@ -12,43 +12,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from adapters.checkpoint_folder import folder_of
-from recipes.adapter import (
-    WHOLE_BASE_ONLY,
-    Adapter,
-    Boft,
-    Ia3,
-    LnTuning,
-    Loha,
-    Lokr,
-    Lora,
-    Oft,
-    Vera,
-)
-from recipes.recipe import Recipe, all_problems
+from recipes.compatibility import forbidden
+from recipes.recipe import Recipe
 from recipes.schema import kinds
 from recipes.zero import Zero
 from support import jobs
-from support.asked import ids, train_and_ask
+from support.adapters import ADAPTERS
+from support.asked import divide_everything, ids, train_and_ask
 from support.ranks import run_ranks
-
-ADAPTERS: dict[str, Adapter] = {
-    "lora": Lora(r=4, alpha=8, rslora=True),
-    "dora": Lora(r=4, alpha=8, dora=True),
-    "loha": Loha(r=4),
-    "lokr": Lokr(r=4, factor=4, decompose_both=True),
-    "ia3": Ia3(),
-    "oft": Oft(block_size=8),
-    "boft": Boft(),
-    "vera": Vera(r=16),
-    "ln_tuning": LnTuning(),
-}
 
 STAGES = (0, 1, 2, 3)
 CELLS = [
-    (name, stage)
-    for name, adapter in ADAPTERS.items()
-    for stage in STAGES
-    if not (stage == 3 and adapter.kind in WHOLE_BASE_ONLY)
+    (name, stage) for name in ADAPTERS for stage in STAGES if forbidden(name, "none", stage) is None
 ]
 
 
@@ -116,6 +91,7 @@ def test_every_kind_goes_on_bit_by_bit(folders: Path, runs: dict):
 
 
 def _resume(folders: Path, runs: dict, cells: list[tuple[str, int]]) -> dict:
+    divide_everything()
     return {
         cell: jobs.train(
             folders,
@@ -130,14 +106,3 @@ def _resume(folders: Path, runs: dict, cells: list[tuple[str, int]]) -> dict:
 def _tensors(run: dict) -> dict[str, bytes]:
     file = Path(run["checkpoint"]) / "adapter" / "adapter_model.safetensors"
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
-
-
-@pytest.mark.parametrize("kind", WHOLE_BASE_ONLY)
-def test_what_cannot_be_sharded_is_refused_and_fails(folders: Path, kind: str):
-    """The refusal is for a reason: once PEFT can, this says so."""
-    chosen = jobs.recipe(adapter=ADAPTERS[kind], zero=Zero(stage=3))
-    [problem] = all_problems(chosen)
-    assert problem.path == "adapter.kind"
-    assert problem.hint == "Set zero.stage: 2, or adapter.kind: lora"
-    with pytest.raises(Exception, match=r"IndexError|AssertionError"):
-        run_ranks(1, jobs.train, folders, f"refused_{kind}", chosen)

@@ -1,0 +1,27 @@
+"""An adapter of every kind for the tiny model, by the names of recipes.compatibility."""
+
+from __future__ import annotations
+
+from recipes.adapter import (
+    Adapter,
+    Boft,
+    Ia3,
+    LnTuning,
+    Loha,
+    Lokr,
+    Lora,
+    Oft,
+    Vera,
+)
+
+ADAPTERS: dict[str, Adapter] = {
+    "lora": Lora(r=4, alpha=8, rslora=True),
+    "dora": Lora(r=4, alpha=8, dora=True),
+    "loha": Loha(r=4),
+    "lokr": Lokr(r=4, factor=4, decompose_both=True),
+    "ia3": Ia3(),
+    "oft": Oft(block_size=8),
+    "boft": Boft(),
+    "vera": Vera(r=16),
+    "ln_tuning": LnTuning(),
+}
