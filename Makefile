@@ -12,20 +12,22 @@ quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
 	$(BIN)/shoal run quickstart
 
+# Two files at a time: much of a test is waiting.
+TWO := -n 2 --dist loadfile
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not slurm and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not slurm and not gpu" $(TWO)
 
 test-slow: $(VENV)/.test $(VENV)/.samples
-	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
+	$(BIN)/python -m pytest -m "slow and not slurm and not gpu" $(TWO)
 
 # Several machines with a real SLURM, in namespaces of this one: needs root and what .ci/slurm installs.
-# Two labs at a time: most of a test is waiting, and each has machines of its own.
 test-slurm: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slurm and not slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slurm and not slow and not gpu" $(TWO)
 
 # More ways to lose a node: half an hour that CI does not have.
 test-slurm-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slurm and slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slurm and slow and not gpu" $(TWO)
 
 # Break runs on purpose; CHAOS="--count 100 --kinds rank driver --seed 3", or --help.
 chaos: $(VENV)/.test

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from cluster.ray_cluster import connected, uses_gpu
 from recipes.cluster import Cluster
@@ -124,7 +125,9 @@ def test_what_a_cluster_lacks(cluster: Cluster, resources: dict[str, float], sai
         uses_gpu(cluster, resources)
 
 
-def test_what_is_no_job_says_so():
+def test_what_is_no_job_says_so(monkeypatch: pytest.MonkeyPatch):
+    # Other tests of this process may have connected it.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with (
         pytest.raises(ClusterError, match=r"with cluster\.kind=local"),
         connected(Cluster(kind="slurm")),

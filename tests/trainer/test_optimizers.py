@@ -91,7 +91,9 @@ def test_they_compute_what_a_plain_loop_does(folders: Path, whole: dict, trained
     """LoRA+ against PEFT's own groups."""
     case = (trained, 0, False)
     expected = plain_losses(recipe(case), folders / "llama", folders / "prepared", steps=6)
-    assert whole[case]["losses"] == pytest.approx(expected, rel=1e-5)
+    # Muon orthogonalises in bfloat16, of which CPUs with instructions for it round sums otherwise.
+    tolerance = 1e-3 if trained == "muon" else 1e-5
+    assert whole[case]["losses"] == pytest.approx(expected, rel=tolerance)
 
 
 def test_they_differ(whole: dict):

@@ -96,7 +96,7 @@ def test_what_is_not_here_is_told_and_the_rest_is_planned(workplace: Path):
     assert "Memory" not in said
     lacking = plan(workplace, "tiny.yaml", "data.train=nowhere.jsonl").stdout
     assert "Length: not known" in lacking
-    assert "nowhere.jsonl: there is no such file" in lacking
+    assert "nowhere.jsonl: there is no such file" in " ".join(lacking.split())
     assert "Memory of a worker" in lacking
 
 
