@@ -251,6 +251,33 @@ def ledger(
 
 
 @app.command()
+def verify(
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|RUN",
+            help="A run, or the folder of a checkpoint, an adapter, prepared data or a base.",
+        ),
+    ],
+) -> None:
+    """Tell whether what was saved is whole, and on which base it belongs; nothing is unpickled.
+
+    The exit status is 1 when something is not.
+    """
+    from launcher import runs
+    from launcher.verify import lines, verify_path
+
+    folder = Path(path).expanduser()
+    if not folder.is_dir() or (folder / "recipe.yaml").is_file():
+        folder = runs.find(path, Path.cwd() / "runs")
+    verdicts = verify_path(folder.resolve())
+    for line in lines(verdicts):
+        typer.echo(line)
+    if not all(verdict.whole for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
 def generate(
     run: RunArgument,
     prompt: Annotated[str, typer.Argument(help="What to answer.")],
