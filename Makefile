@@ -12,14 +12,14 @@ quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
 	$(BIN)/shoal run quickstart
 
-# Two files at a time: much of a test is waiting.
+# Two files at a time where much of a test is waiting; slow ones compute, and on two cores gain nothing.
 TWO := -n 2 --dist loadfile
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not slurm and not gpu" $(TWO)
 
 test-slow: $(VENV)/.test $(VENV)/.samples
-	$(BIN)/python -m pytest -m "slow and not slurm and not gpu" $(TWO)
+	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
 
 # Several machines with a real SLURM, in namespaces of this one: needs root and what .ci/slurm installs.
 test-slurm: $(VENV)/.test

@@ -76,7 +76,7 @@ def test_a_node_that_will_be_taken_away_is_left_in_time(workplace: Path, cluster
     run = workplace / "runs" / "drained"
     command = start(workplace, cluster, "drained", "train.steps=600")
     try:
-        assert wait_until(lambda: steps_done(run) > 30, command), command.tail()
+        assert wait_until(lambda: steps_done(run) > 30, command, 300), command.tail()
         node = next(iter(cluster.worker_nodes)).node_id
         notice = [*_DRAIN, "--address", cluster.address, "--node-id", node]
         subprocess.run(notice, check=True, capture_output=True)
@@ -96,7 +96,7 @@ def test_a_run_shrinks_with_its_nodes_and_grows_again(workplace: Path, cluster):
     run = workplace / "runs" / "elastic"
     command = start(workplace, cluster, "elastic")
     try:
-        assert wait_until(lambda: steps_done(run) > 30, command), command.tail()
+        assert wait_until(lambda: steps_done(run) > 30, command, 300), command.tail()
         assert [event["workers"] for event in events_of(run, "attempt")] == [3]
         # With several nodes on one machine Ray connects the driver to any of them.
         own = events_of(run, "attempt")[0]["driver_node"]
