@@ -168,8 +168,13 @@ def test_a_sweep(lab: Lab, workplace: Path, untouched: Trace):
     ], told
     runs = [workplace / "runs" / row[0] for row in rows]
     array = [row[2] for row in rows]
+    # At once: on a busy machine the first may have ended when the second takes its first step.
+    wait_until(
+        lambda: "JobArrayTaskLimit" in shoal(lab, workplace, "status", runs[2].name),
+        30,
+        lambda: shoal(lab, workplace, "status", runs[2].name),
+    )
     wait_for_step(runs[1], 1)
-    assert "JobArrayTaskLimit" in shoal(lab, workplace, "status", runs[2].name)
     shoal(lab, workplace, "stop", runs[1].name)
     assert wait_for_end(lab, runs[1], array[1]) == "CANCELLED"
     again = shoal(lab, workplace, "resume", runs[1].name).split()[-1]
