@@ -18,8 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EVERY: dict[str, Disturbance] = {**KILLS, **OTHERS}
 
 STORIES = {
-    "killed": ["rank", "rank while saving", "driver", "raylet"],
-    "killed again": ["driver while saving", "rank", "rank while saving", "rank"],
+    "killed": ["rank while saving", "driver while saving", "driver", "raylet"],
     "stopped and spoilt": ["delay", "hang", "bit flip"],
 }
 

@@ -278,6 +278,7 @@ def test_ray_is_renewed_without_a_node_that_is_gone(lab: Lab, workplace: Path, u
     assert_nothing_left(lab)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "which"), LOSSES)
 def test_a_node_without_slurmd(
     lab: Lab, workplace: Path, untouched: Trace, workers: str, which: int
