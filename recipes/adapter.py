@@ -77,7 +77,30 @@ class Layered(Targeted):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lora(Layered):
+class Ranked(Layered):
+    """Of kinds that add a scaled matrix of low rank."""
+
+    r: int = 8
+    """Rank of the added matrices."""
+
+    alpha: float = 16.0
+    """Scale: what is added is multiplied by alpha / r."""
+
+    dropout: float = 0.0
+    """Share of the added matrix's rows set to zero while training."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from _at_least(1, {"r": self.r}, "is no rank")
+        if self.alpha <= 0:
+            yield Problem(
+                path="adapter.alpha", value=self.alpha, message="is no scale", allowed="> 0"
+            )
+        yield from _shares({"dropout": self.dropout})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora(Ranked):
     """A product of two thin matrices is added to each target (arXiv:2106.09685)."""
 
     kind: Literal["lora"] = "lora"
@@ -98,14 +121,9 @@ class Lora(Layered):
     dora: bool = False
     """Train magnitude and direction apart (arXiv:2402.09353); slower."""
 
-    def problems(self) -> Iterator[Problem]:
-        yield from Layered.problems(self)
-        yield from _rank_problems(self.r, self.alpha)
-        yield from _shares({"dropout": self.dropout})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loha(Layered):
+class Loha(Ranked):
     """The elementwise product of two low-rank products is added: a high rank for few numbers
     (arXiv:2108.06098)."""
 
@@ -115,20 +133,9 @@ class Loha(Layered):
     r: int = 8
     """Rank of each of the two products; their product has up to its square."""
 
-    alpha: float = 16.0
-    """Scale: what is added is multiplied by alpha / r."""
-
-    dropout: float = 0.0
-    """Share of the added matrix's rows set to zero while training."""
-
-    def problems(self) -> Iterator[Problem]:
-        yield from Layered.problems(self)
-        yield from _rank_problems(self.r, self.alpha)
-        yield from _shares({"dropout": self.dropout})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lokr(Layered):
+class Lokr(Ranked):
     """A Kronecker product of two small matrices is added, the larger of low rank
     (arXiv:2309.14859)."""
 
@@ -138,12 +145,6 @@ class Lokr(Layered):
     r: int = 8
     """Rank of the larger of the two matrices."""
 
-    alpha: float = 16.0
-    """Scale: what is added is multiplied by alpha / r."""
-
-    dropout: float = 0.0
-    """Share of the added matrix's rows set to zero while training."""
-
     factor: int = -1
     """Size of the smaller matrix; -1 takes the divisor nearest to the root of the width."""
 
@@ -151,9 +152,7 @@ class Lokr(Layered):
     """Give the smaller matrix a low rank too, where that makes it smaller."""
 
     def problems(self) -> Iterator[Problem]:
-        yield from Layered.problems(self)
-        yield from _rank_problems(self.r, self.alpha)
-        yield from _shares({"dropout": self.dropout})
+        yield from Ranked.problems(self)
         if self.factor != -1 and self.factor < 1:
             yield Problem(
                 path="adapter.factor", value=self.factor, message="is no size", allowed="-1, or ≥ 1"
@@ -260,12 +259,6 @@ class LnTuning(Targeted):
 
 
 Adapter = Lora | Loha | Lokr | Ia3 | Oft | Boft | Vera | LnTuning
-
-
-def _rank_problems(r: int, alpha: float) -> Iterator[Problem]:
-    yield from _at_least(1, {"r": r}, "is no rank")
-    if alpha <= 0:
-        yield Problem(path="adapter.alpha", value=alpha, message="is no scale", allowed="> 0")
 
 
 def _at_least(least: int, values: dict[str, Any], message: str) -> Iterator[Problem]:

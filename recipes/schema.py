@@ -36,6 +36,7 @@ class Field:
         return describe(self.type)
 
 
+@cache
 def sections() -> dict[str, tuple[type, ...]]:
     """The sections by name, in the order of the recipe: the class of each, or those of its kinds,
     of which the first is the default."""
@@ -43,6 +44,7 @@ def sections() -> dict[str, tuple[type, ...]]:
     return {name: classes for name, kind in hints.items() if (classes := _classes(kind))}
 
 
+@cache
 def kinds(section: str) -> dict[str, type]:
     """The classes of a section by what its `kind` says; none for a section that has but one."""
     classes = sections()[section]

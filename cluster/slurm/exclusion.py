@@ -44,14 +44,15 @@ def exclusion(membership: Membership, bad: Collection[str]) -> Exclusion | None:
     if not is_current(job, membership):
         return None
     before = job.get("ExcNodeList", "")
+    excluded = commands.names_of(before)
     nodes = commands.nodes_of(job["Partition"])
-    new = given_again(set(bad) & set(membership.nodes) - set(commands.names_of(before)), nodes)
+    new = given_again(set(bad) & set(membership.nodes) - set(excluded), nodes)
     if not new:
         return None
     return choose(
         new,
         before=before,
-        excluded=commands.names_of(before),
+        excluded=excluded,
         own=membership.nodes,
         partition=job["Partition"],
         nodes=nodes,
