@@ -1,37 +1,64 @@
-"""Attaching a PEFT adapter to a frozen base."""
+"""Attaching an adapter to a frozen base."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.boft.layer import BOFTLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from adapters.attached import Attached, Tensors, trainable
 from adapters.base import LoadedBase, empty_base, freeze
+from adapters.in_place import attach_in_place
+from adapters.new_head import begin_new_head
 from adapters.peft_configs import peft_config
-from recipes.adapter import Adapter
-from recipes.errors import AdapterError
+from adapters.prompts import begin_prompt, saved_prompt
+from recipes.adapter import Adapter, InPlace, PromptTuning, VirtualTokens
+from recipes.errors import AdapterError, CheckpointError
 
 
-def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> PeftModel:
-    """The base with a new adapter, whose values depend on the seed alone.
+def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> Attached:
+    """The base with a new adapter, whose values depend on the seed alone. Collective under stage 3.
 
     Adapter parameters are float32 whatever the base's dtype: they are the optimizer's masters.
     Raises `AdapterError` when a target or a module to save matches nothing, with near names.
     """
+    if isinstance(adapter, InPlace):
+        return attach_in_place(base, adapter, task=task, seed=seed)
     config = peft_config(base.model, adapter, task)
     torch.manual_seed(seed)
     model = _adapted(base.model, config)
-    _begin_new_head(model, base, seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
+    if isinstance(adapter, PromptTuning):
+        begin_prompt(model, base, adapter, seed)
+    begin_new_head(base, _heads(model), seed)
+    for parameter in trainable(model).values():
+        parameter.data = parameter.data.float()
+    if isinstance(adapter, VirtualTokens):
+        return Attached(model=model, config=config, saved=partial(saved_prompt, config))
+    return Attached(model=model, config=config, saved=partial(_saved, model))
+
+
+def _saved(model: PeftModel, master: Tensors) -> Tensors:
+    tensors: Tensors = get_peft_model_state_dict(
+        model, state_dict=master, save_embedding_layers=False
+    )
+    if sum(t.numel() for t in tensors.values()) != sum(t.numel() for t in master.values()):
+        raise CheckpointError("adapter: PEFT would not save all of what was trained")
+    return tensors
+
+
+def _heads(model: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
+    """Trained copies of modules of the base, by the names that those have there."""
+    mark = ".modules_to_save.default"
+    for name, parameter in trainable(model).items():
+        if mark in name:
+            yield name.removeprefix("base_model.model.").replace(mark, ""), parameter
 
 
 def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int:
@@ -42,9 +69,12 @@ def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int:
     with torch.device("meta"), _empty_permutations():
         model = empty_base(folder, task=task)
         freeze(model, gradient_checkpointing=False)
-        config = peft_config(model, adapter, task)
-        adapted = _adapted(model, config)
-    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        if isinstance(adapter, InPlace):
+            base = LoadedBase(model=model, new_parameters=(), folder=folder)
+            adapted = attach_in_place(base, adapter, task=task, seed=0).model
+        else:
+            adapted = _adapted(model, peft_config(model, adapter, task))
+    return sum(p.numel() for p in trainable(adapted).values())
 
 
 @contextmanager
@@ -67,22 +97,3 @@ def _adapted(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
         return get_peft_model(model, config)
     except ValueError as error:
         raise AdapterError(f"adapter: does not fit the base: {error}") from error
-
-
-def _begin_new_head(model: nn.Module, base: LoadedBase, seed: int) -> None:
-    """First values of a head the base does not hold, the same under every ZeRO stage.
-
-    As BERT begins its own: weights normal with `initializer_range`, biases zero (arXiv:1810.04805).
-    """
-    spread = getattr(base.model.config, "initializer_range", 0.02)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad or ".modules_to_save.default." not in name:
-            continue
-        plain = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
-        if plain not in base.new_parameters:
-            continue
-        values = torch.zeros(parameter.shape)
-        if values.ndim > 1:
-            values.normal_(0.0, spread, generator=generator)
-        parameter.data.copy_(values)

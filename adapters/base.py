@@ -34,12 +34,14 @@ def empty_base(folder: Path, *, task: str) -> PreTrainedModel:
         raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedBase:
-    """The frozen model, and the names of parameters its folder does not hold (a new head)."""
+    """The frozen model."""
 
     model: PreTrainedModel
     new_parameters: tuple[str, ...]
+    """Names of those that its folder does not hold: a new head."""
+    folder: Path
 
 
 def freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> None:
@@ -87,4 +89,6 @@ def load_base(
     if task == "sequence_classification" and model.config.pad_token_id is None:
         # Decoders classify by the last token that is no padding, and must know which that is.
         model.config.pad_token_id = pad_token_id(load_tokenizer(folder))
-    return LoadedBase(model, tuple(sorted(info["missing_keys"])))
+    return LoadedBase(
+        model=model, new_parameters=tuple(sorted(info["missing_keys"])), folder=folder
+    )

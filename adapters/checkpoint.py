@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from adapters.attached import Attached, Tensors
 from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import (
     Origin,
@@ -32,8 +31,6 @@ _ADAPTER = "adapter_model.safetensors"
 # Of a configuration, a manifest, and names and shapes of some thousand tensors.
 _HEADER_BYTES = 2**21
 
-Tensors = dict[str, torch.Tensor]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerState:
@@ -51,7 +48,7 @@ class TrainerState:
 
 def save(
     checkpoints: Path,
-    model: PeftModel,
+    attached: Attached,
     state: TrainerState,
     *,
     shapes: Mapping[str, torch.Size],
@@ -73,19 +70,18 @@ def save(
     with whole_folder(final) as folder:
         adapter_folder(folder).mkdir()
         (folder / _STATE).parent.mkdir()
-        adapter = _write_adapter(adapter_folder(folder), model, state.master, origin.base)
+        adapter = _write_adapter(adapter_folder(folder), attached, state.master, origin.base)
         tensors = _flat(state)
         _save_tensors(tensors, folder / _STATE, "optimizer", state.optimizer_name)
         write_manifest(folder, origin, position)
         verify(folder)
         _check_tensors(adapter_folder(folder) / _ADAPTER, adapter)
         _check_tensors(folder / _STATE, tensors)
-        _check_size(folder, state)
+        _check_size(folder, [*adapter.values(), *tensors.values()])
     return final
 
 
-def _check_size(folder: Path, state: TrainerState) -> None:
-    tensors = [*state.master.values(), *_flat(state).values()]
+def _check_size(folder: Path, tensors: Sequence[torch.Tensor]) -> None:
     predicted = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     found = total_bytes(folder)
     if not predicted <= found <= 1.05 * predicted + _HEADER_BYTES:
@@ -132,20 +128,15 @@ def _flat(state: TrainerState) -> Tensors:
     }
 
 
-def _write_adapter(folder: Path, model: PeftModel, master: Tensors, base: BaseRef) -> Tensors:
+def _write_adapter(folder: Path, attached: Attached, master: Tensors, base: BaseRef) -> Tensors:
     """What PEFT opens: its configuration and the tensors, which are returned."""
-    config = copy.copy(model.peft_config["default"])
+    config = copy.copy(attached.config)
     config.inference_mode = True
     config.base_model_name_or_path = base.source
     config.save_pretrained(str(folder))
-    tensors = get_peft_model_state_dict(model, state_dict=master, save_embedding_layers=False)
-    if sum(tensor.numel() for tensor in tensors.values()) != sum(
-        tensor.numel() for tensor in master.values()
-    ):
-        raise CheckpointError(f"{folder}: PEFT would not save all of what was trained")
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _save_tensors(contiguous, folder / _ADAPTER, "format", "pt")
-    return contiguous
+    tensors = {name: tensor.contiguous() for name, tensor in attached.saved(master).items()}
+    _save_tensors(tensors, folder / _ADAPTER, "format", "pt")
+    return tensors
 
 
 def _save_tensors(tensors: Tensors, file: Path, key: str, value: str) -> None:
@@ -157,13 +148,10 @@ def _save_tensors(tensors: Tensors, file: Path, key: str, value: str) -> None:
         raise OSError(str(error)) from error
 
 
-def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 of the values of CPU tensors, whatever their order (hex)."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        total.update(name.encode())
-        total.update(tensors[name].contiguous().numpy().tobytes())
-    return total.hexdigest()
+def checksum(values: torch.Tensor) -> int:
+    """The sum of the bits of a tensor's numbers: another one when any of them has changed."""
+    bits = values.detach().float().contiguous().view(torch.int32)
+    return int(bits.sum(dtype=torch.int64))
 
 
 def load_state(folder: Path) -> TrainerState:

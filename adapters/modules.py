@@ -14,6 +14,8 @@ from recipes.adapter import REGEX
 from recipes.errors import AdapterError
 
 _HEADS = ("classifier", "score")
+# How PEFT finds the number of a module's layer (peft/tuners/tuners_utils.py).
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
 def targets(model: nn.Module, wanted: Sequence[str]) -> list[str] | str:
@@ -47,9 +49,7 @@ def linear_names(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and module is not head
-        and name.split(".")[0] not in _HEADS
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and not is_head(name)
     ]
 
 
@@ -61,6 +61,33 @@ def norm_names(model: nn.Module) -> list[str]:
         if isinstance(weight := getattr(module, "weight", None), nn.Parameter)
         and len(getattr(weight, "ds_shape", weight.shape)) == 1  # sharded ones lie flat
     ]
+
+
+def matched(wanted: list[str] | str, names: Iterable[str]) -> list[str]:
+    """Of full names those that what `targets` gives means, as PEFT compares them."""
+    if isinstance(wanted, str):
+        return [name for name in names if re.fullmatch(wanted, name)]
+    return [name for name in names if any(matches(target, [name]) for target in wanted)]
+
+
+def is_head(name: str) -> bool:
+    """Whether a module is the head of a classification, or a part of it."""
+    return name.split(".")[0] in _HEADS
+
+
+def is_below(name: str, wanted: Iterable[str]) -> bool:
+    """Whether a module is one of those that names mean, or a part of one."""
+    parts = name.split(".")
+    above = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return any(matches(target, above) for target in wanted)
+
+
+def is_in_layers(name: str, layers: Sequence[int] | None) -> bool:
+    """Whether a module lies in one of these layers; None is all."""
+    if layers is None:
+        return True
+    found = _LAYER.match(name)
+    return found is not None and int(found[1]) in layers
 
 
 def to_save(model: nn.Module, wanted: Sequence[str]) -> list[str] | None:

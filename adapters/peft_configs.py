@@ -8,12 +8,15 @@ from typing import Any
 from peft import (
     BOFTConfig,
     IA3Config,
-    LNTuningConfig,
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
     OFTConfig,
     PeftConfig,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    PromptTuningInit,
     TaskType,
     VeraConfig,
 )
@@ -21,37 +24,46 @@ from transformers import PreTrainedModel
 
 from adapters import modules
 from recipes.adapter import (
-    Adapter,
     Boft,
     Ia3,
     Layered,
-    LnTuning,
     Loha,
     Lokr,
     Lora,
     Oft,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
     Targeted,
     Vera,
+    VirtualTokens,
 )
 
-_TASK_TYPE = {
+PeftKind = Targeted | VirtualTokens
+"""Kinds that PEFT puts around a base."""
+
+TASK_TYPE = {
     "causal_lm": TaskType.CAUSAL_LM,
     "sequence_classification": TaskType.SEQ_CLS,
 }
 
 
-def peft_config(model: PreTrainedModel, adapter: Adapter, task: str) -> PeftConfig:
+def peft_config(model: PreTrainedModel, adapter: PeftKind, task: str) -> PeftConfig:
     """PEFT's configuration of an adapter on a base.
 
     Raises `AdapterError` when a target or a module to save matches nothing, with near names.
     """
-    return _OF[type(adapter)](model, adapter, _common(model, adapter, task))
+    if isinstance(adapter, VirtualTokens):
+        shared = {"task_type": TASK_TYPE[task], "num_virtual_tokens": adapter.tokens}
+    elif isinstance(adapter, Targeted):
+        shared = _common(model, adapter, task)
+    return _OF[type(adapter)](model, adapter, shared)
 
 
 def _common(model: PreTrainedModel, adapter: Targeted, task: str) -> dict[str, Any]:
     """What the configurations of all kinds take."""
     found: dict[str, Any] = {
-        "task_type": _TASK_TYPE[task],
+        "task_type": TASK_TYPE[task],
         "target_modules": modules.targets(model, adapter.targets),
         "modules_to_save": modules.to_save(model, adapter.modules_to_save),
     }
@@ -116,8 +128,23 @@ def _vera(model: PreTrainedModel, adapter: Vera, common: dict[str, Any]) -> Peft
     )
 
 
-def _ln_tuning(model: PreTrainedModel, adapter: LnTuning, common: dict[str, Any]) -> PeftConfig:
-    return LNTuningConfig(**common)
+def _prompt_tuning(
+    model: PreTrainedModel, adapter: PromptTuning, common: dict[str, Any]
+) -> PeftConfig:
+    # Their first values are given by adapters.prompts, which needs no tokenizer of PEFT's.
+    return PromptTuningConfig(**common, prompt_tuning_init=PromptTuningInit.RANDOM)
+
+
+def _p_tuning(model: PreTrainedModel, adapter: PTuning, common: dict[str, Any]) -> PeftConfig:
+    return PromptEncoderConfig(**common, encoder_hidden_size=adapter.width)
+
+
+def _prefix_tuning(
+    model: PreTrainedModel, adapter: PrefixTuning, common: dict[str, Any]
+) -> PeftConfig:
+    return PrefixTuningConfig(
+        **common, prefix_projection=adapter.projection, encoder_hidden_size=adapter.width
+    )
 
 
 _OF: dict[type, Callable[[PreTrainedModel, Any, dict[str, Any]], PeftConfig]] = {
@@ -128,5 +155,7 @@ _OF: dict[type, Callable[[PreTrainedModel, Any, dict[str, Any]], PeftConfig]] = 
     Oft: _oft,
     Boft: _boft,
     Vera: _vera,
-    LnTuning: _ln_tuning,
+    PromptTuning: _prompt_tuning,
+    PTuning: _p_tuning,
+    PrefixTuning: _prefix_tuning,
 }

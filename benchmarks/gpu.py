@@ -20,6 +20,7 @@ import torch.distributed as dist
 import typer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from adapters.attached import trainable
 from adapters.base import LoadedBase, freeze
 from benchmarks.record import write_result
 from recipes.adapter import Lora
@@ -28,7 +29,7 @@ from recipes.data import Data
 from recipes.recipe import Recipe
 from recipes.train import Train
 from trainer.device import rank_device
-from trainer.engine import Engine, build_engine, trainable
+from trainer.engine import Engine, build_engine
 from trainer.loop import Loop, StepResult
 from trainer.order import Order
 from trainer.pulse import Pulse
@@ -111,7 +112,7 @@ def measure(
                 shape.config(sequence_length), dtype=dtype, attn_implementation=attention
             )
         freeze(model, gradient_checkpointing=gradient_checkpointing)
-        return LoadedBase(model, ())
+        return LoadedBase(model=model, new_parameters=(), folder=Path())
 
     with tempfile.TemporaryDirectory() as folder:
         split = _random_rows(Path(folder), shape.vocabulary, sequence_length, micro_batch_size * 8)

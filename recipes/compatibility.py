@@ -37,10 +37,10 @@ FORBIDDEN = (
         nearest="Set zero.stage: 2, or adapter.kind: lora",
     ),
     Forbidden(
-        kinds=("ln_tuning",),
-        stages=(3,),
-        why="PEFT copies the normalisations, which stage 3 shards",
-        nearest="Set zero.stage: 2, or adapter.kind: lora",
+        kinds=("unfreeze", "full"),
+        quantizations=("nf4", "fp4", "int8"),
+        why="packed weights have no gradient",
+        nearest="Set base.quantization: none, or adapter.kind: lora",
     ),
     Forbidden(
         kinds=("loha", "lokr"),

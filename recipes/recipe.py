@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from recipes import compatibility
-from recipes.adapter import Adapter, Lora
+from recipes.adapter import Adapter, Lora, VirtualTokens
 from recipes.address import is_address
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
@@ -126,6 +126,35 @@ class Recipe:
             )
         yield from self._optimizer_problems()
         yield from compatibility.problems(self.base, self.adapter, self.zero)
+        if isinstance(self.adapter, VirtualTokens):
+            yield from self._virtual_token_problems()
+
+    def _virtual_token_problems(self) -> Iterator[Problem]:
+        kind = f"adapter.kind = {self.adapter.kind}"
+        if self.task != "causal_lm":
+            yield Problem(
+                path="task",
+                value=self.task,
+                message=f"{kind} is for causal_lm: behind virtual tokens a classifier would read "
+                "its answer at the wrong place",
+                hint="Set adapter.kind: lora",
+            )
+        if self.data.packing:
+            yield Problem(
+                path="data.packing",
+                value=True,
+                message=f"{kind} puts its virtual tokens before each sequence, so only the first "
+                "sample of one would have them",
+                hint="Set data.packing: false",
+            )
+        if self.base.gradient_checkpointing and self.adapter.kind == "prefix_tuning":
+            yield Problem(
+                path="base.gradient_checkpointing",
+                value=True,
+                message=f"{kind} gives each layer keys and values, which are not kept for "
+                "computing it again",
+                hint="Set base.gradient_checkpointing: false",
+            )
 
     def _optimizer_problems(self) -> Iterator[Problem]:
         if self.train.optimizer in ("adafactor", "muon") and self.zero.stage != 0:

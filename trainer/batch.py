@@ -45,19 +45,20 @@ class Batch:
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
 
-    def causal_inputs(self, *, varlen: bool) -> dict[str, Any]:
+    def causal_inputs(self, *, varlen: bool, shift: int | None) -> dict[str, Any]:
         """Arguments for a causal model that leave out the logits nobody looks at.
+
+        With virtual tokens, `shift` is by how many positions they move those of the text; the model
+        counts positions by itself then, and a row holds one sample.
 
         No attention mask: transformers keeps packed samples apart by their positions only when
         there is none, and no cache. Kernels of the flash_attention family do so by themselves only
         for a batch of one row; with `varlen` they are told where every sample begins.
         """
-        inputs: dict[str, Any] = {
-            "input_ids": self.input_ids,
-            "position_ids": self.position_ids,
-            "use_cache": False,
-            "logits_to_keep": self.columns,
-        }
+        inputs: dict[str, Any] = {"input_ids": self.input_ids, "use_cache": False}
+        if shift is not None:
+            return inputs | {"logits_to_keep": self.columns + shift}
+        inputs |= {"position_ids": self.position_ids, "logits_to_keep": self.columns}
         if varlen:
             inputs |= {
                 "cu_seq_lens_q": self.boundaries,

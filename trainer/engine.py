@@ -11,13 +11,15 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
-from peft import PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from adapters.attach import attach
+from adapters.attached import Attached, trainable
 from adapters.base import LoadedBase
-from adapters.checkpoint import TrainerState, fingerprint
+from adapters.checkpoint import TrainerState, checksum
+from adapters.sharded import shape_of, whole
+from recipes.adapter import Adapter, PrefixTuning, VirtualTokens
 from recipes.errors import CheckpointError
 from recipes.recipe import Recipe
 from trainer.device import choose_dtype
@@ -32,20 +34,26 @@ class Engine:
     """DeepSpeed's engine around a PEFT model, with what the loop needs to know of it."""
 
     deepspeed: Any
-    model: PeftModel
+    attached: Attached
     optimizer: torch.optim.Optimizer
     optimizer_name: str
     stage: int
     device: torch.device
     bfloat16: bool
     kernels: Kernels
+    shift: int | None
+    """Positions by which virtual tokens before a text move its logits; None without any."""
     accumulation: int
     shapes: dict[str, torch.Size]
     """Of what is trained, by name, whole."""
-    first_values: str
-    """Fingerprint of the adapter before the first step."""
+    first_values: dict[str, int]
+    """A checksum of each parameter of the adapter before the first step."""
     sharded_loading: HfDeepSpeedConfig | None
     """Stage 3 only. PEFT gathers a sharded base only while this object is alive."""
+
+    @property
+    def model(self) -> nn.Module:
+        return self.attached.model
 
     def precision(self) -> AbstractContextManager[Any]:
         """Computes in bfloat16 where that is the base's dtype; adapters themselves stay float32."""
@@ -70,11 +78,6 @@ class Engine:
         # DeepSpeed keeps the norm only when one of its own optimizers is in use.
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients)) if gradients else math.nan
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name, in the order of the model."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def build_engine(
@@ -108,33 +111,46 @@ def build_engine(
     kernels = choose_kernels(recipe.base, recipe.task, dtype, device)
     base = load(dtype, kernels.attention)
     kernels = put_into(base.model, kernels)
-    model = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed)
+    attached = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed)
+    model = attached.model
     if dtype == torch.bfloat16:
         _leave_casting_to_autocast(model)
     if state is not None:
         _begin_with(model, state)
     if sharded_loading is None:
         model.to(device)
-    first_values = fingerprint({name: p.detach().cpu() for name, p in trainable(model).items()})
-    shapes = {name: p.shape for name, p in trainable(model).items()}
+    first_values = {name: _checksum(p) for name, p in trainable(model).items()}
+    shapes = {name: shape_of(p) for name, p in trainable(model).items()}
     optimizer = build_optimizer(trainable(model), recipe.train, device)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=config, dist_init_required=False
     )
     return Engine(
         deepspeed=engine,
-        model=model,
+        attached=attached,
         optimizer=optimizer,
         optimizer_name=recipe.train.optimizer,
         stage=recipe.zero.stage,
         device=device,
         bfloat16=dtype == torch.bfloat16,
         kernels=kernels,
+        shift=_shift(recipe.adapter),
         accumulation=accumulation,
         shapes=shapes,
         first_values=first_values,
         sharded_loading=sharded_loading,
     )
+
+
+def _shift(adapter: Adapter) -> int | None:
+    if isinstance(adapter, PrefixTuning):  # its keys and values come from nowhere
+        return 0
+    return adapter.tokens if isinstance(adapter, VirtualTokens) else None
+
+
+def _checksum(parameter: nn.Parameter) -> int:
+    with whole(parameter) as values:
+        return checksum(values)
 
 
 def _adopt_process_group() -> None:
@@ -172,9 +188,10 @@ def _begin_with(model: nn.Module, state: TrainerState) -> None:
             f"they differ in {', '.join(odd)}"
         )
     for name, parameter in parameters.items():
-        if parameter.shape != state.master[name].shape:
+        if shape_of(parameter) != state.master[name].shape:
             raise CheckpointError(
                 f"checkpoint of step {state.step}: {name} has the shape "
-                f"{tuple(state.master[name].shape)}, the recipe's {tuple(parameter.shape)}"
+                f"{tuple(state.master[name].shape)}, the recipe's {tuple(shape_of(parameter))}"
             )
-        parameter.data.copy_(state.master[name])
+        with whole(parameter, write=True) as values:
+            values.copy_(state.master[name])

@@ -70,7 +70,9 @@ def _score(
 ) -> list[Scored]:
     batch = collate(rows, pad_token_id).to(engine.device)
     with engine.precision():
-        losses, logits = row_losses(engine.deepspeed, batch, task=task, kernels=engine.kernels)
+        losses, logits = row_losses(
+            engine.deepspeed, batch, task=task, kernels=engine.kernels, shift=engine.shift
+        )
     is_label = task == "sequence_classification"
     predicted = logits.argmax(dim=-1).tolist() if is_label else [-1] * len(rows)
     return [

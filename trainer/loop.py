@@ -81,6 +81,7 @@ class Loop:
                     batch,
                     task=self.recipe.task,
                     kernels=self.engine.kernels,
+                    shift=self.engine.shift,
                 )
             loss = loss * (1.0 if weighs else 0.0)
             self.pulse.mark("backward", step + 1)

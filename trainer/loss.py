@@ -13,25 +13,27 @@ from trainer.kernels import Kernels
 from trainer.shards import IGNORED
 
 
-def training_loss(model: nn.Module, batch: Batch, *, task: str, kernels: Kernels) -> torch.Tensor:
+def training_loss(
+    model: nn.Module, batch: Batch, *, task: str, kernels: Kernels, shift: int | None = None
+) -> torch.Tensor:
     """Cross-entropy summed over all that the batch supervises: float32, [].
 
     With a fused loss the logits, B·C·vocabulary numbers, never exist at once.
     """
     if task == "causal_lm" and kernels.fused_loss:
         outputs = model(
-            **batch.causal_inputs(varlen=kernels.varlen),
+            **batch.causal_inputs(varlen=kernels.varlen, shift=shift),
             shift_labels=batch.targets,
             num_items_in_batch=1,  # the sum, not the mean
         )
         loss: torch.Tensor = outputs.loss
         return loss.float()
-    losses, _ = row_losses(model, batch, task=task, kernels=kernels)
+    losses, _ = row_losses(model, batch, task=task, kernels=kernels, shift=shift)
     return losses.sum()
 
 
 def row_losses(
-    model: nn.Module, batch: Batch, *, task: str, kernels: Kernels
+    model: nn.Module, batch: Batch, *, task: str, kernels: Kernels, shift: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy summed over what each row supervises: float32, [B]; and the logits.
 
@@ -46,7 +48,7 @@ def row_losses(
         }
         logits = model(**inputs).logits
         return F.cross_entropy(logits.float(), batch.label, reduction="none"), logits
-    logits = model(**batch.causal_inputs(varlen=kernels.varlen)).logits
+    logits = model(**batch.causal_inputs(varlen=kernels.varlen, shift=shift)).logits
     losses = F.cross_entropy(
         logits.float().flatten(0, 1),
         batch.targets.flatten(),

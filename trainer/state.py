@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from adapters.checkpoint import Tensors, TrainerState
-from trainer.engine import Engine, trainable
+from adapters.attached import Tensors, trainable
+from adapters.checkpoint import TrainerState
+from trainer.engine import Engine
 from trainer.optimizers import OPTIMIZERS, Values
 
 # Elements that are added up at once: as large as a network likes, and no second adapter in memory.

@@ -19,9 +19,10 @@ from adapters.base import load_base
 from adapters.base_copy import on_this_node
 from adapters.checkpoint_folder import Origin, Position, folder_of
 from adapters.mirror import open_mirror
+from adapters.movement import check_moved
 from adapters.quantization import quantization_of
 from adapters.tokenizer import load_tokenizer, pad_token_id
-from recipes.errors import AdapterError, BadLossError, DataError
+from recipes.errors import BadLossError, DataError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
 from recipes.resolved import digest
@@ -257,20 +258,14 @@ class _Rank:
     def _write(self, saved: checkpoint.TrainerState, position: Position, stall_s: float) -> None:
         """In the saver's thread: write, read back, publish. Training stood still for `stall_s`."""
         begin = time.perf_counter()
-        if (
-            self.first_step == 0
-            and checkpoint.fingerprint(saved.master) == self.engine.first_values
-        ):
-            raise AdapterError(
-                f"adapter: nothing in it changed in {saved.step} steps. Check adapter.targets and "
-                "train.learning_rate"
-            )
+        if self.first_step == 0:
+            check_moved(saved, self.engine.first_values)
         if is_replaced(self.job.run_dir, self.job.token):
             return
         checkpoints = self.job.run_dir / "checkpoints"
         folder = checkpoint.save(
             checkpoints,
-            self.engine.model,
+            self.engine.attached,
             saved,
             shapes=self.engine.shapes,
             origin=Origin(

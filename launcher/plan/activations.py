@@ -132,7 +132,7 @@ def holes_bytes(adapter: AdapterShape, batch: MicroBatch, precision: Precision) 
     makes and frees three tensors of the size of its output around the one that is kept; two of
     them lie side by side, and what they leave is large enough to be used once more.
     """
-    if precision.on_gpu or precision.gradient_checkpointing:
+    if precision.on_gpu or precision.gradient_checkpointing or adapter.in_place:
         return 0
     outputs = sum(module.outputs for module in adapter.adapted)
     return 2 * batch.tokens * outputs * precision.element_bytes

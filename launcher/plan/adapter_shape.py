@@ -13,7 +13,20 @@ from dataclasses import dataclass
 
 from launcher.plan.adapter_tensors import Adapted, float32, tensors_of
 from launcher.plan.base_shape import BaseShape, Tensor
-from recipes.adapter import REGEX, Adapter, Layered, LnTuning, Lora, Vera
+from launcher.plan.virtual_tokens import saved_tokens, virtual_tokens
+from recipes.adapter import (
+    REGEX,
+    Adapter,
+    Full,
+    InPlace,
+    Layered,
+    LnTuning,
+    Lora,
+    Targeted,
+    Unfreeze,
+    Vera,
+    VirtualTokens,
+)
 from recipes.errors import AdapterError
 
 # How PEFT finds the number of a module's layer (peft/tuners/tuners_utils.py).
@@ -26,7 +39,11 @@ class AdapterShape:
     adapted: tuple[Adapted, ...]
     rank: int
     trained: tuple[Tensor, ...]
-    """Every parameter that is trained."""
+    """Every parameter that is trained; one of the base itself goes by its name there."""
+    saved: tuple[Tensor, ...]
+    """Every tensor of the adapter as it is saved."""
+    in_place: bool = False
+    """Whether what is trained are parameters of the base itself."""
 
     @property
     def parameters(self) -> int:
@@ -48,6 +65,30 @@ class AdapterShape:
 
 def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
     """The adapter of a recipe on a base. Raises `AdapterError` as `adapters.attach` would."""
+    if isinstance(adapter, VirtualTokens):
+        return AdapterShape(
+            adapted=(),
+            rank=0,
+            trained=virtual_tokens(base.widths, adapter),
+            saved=saved_tokens(base.widths, adapter),
+        )
+    if isinstance(adapter, Full):
+        adapted = tuple(_modules(base).values())
+        return _in_place(base, adapted, (*base.tensors, *base.head))
+    adapted = _adapted(base, adapter)
+    if isinstance(adapter, InPlace):
+        names = {module.name for module in adapted}
+        own = [t for t in base.tensors if t.name.rpartition(".")[0] in names]
+        own += [t for t in _saved(base, adapter.modules_to_save) if t not in own]
+        return _in_place(base, adapted, own)
+    trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
+    trained += [float32(f"{t.name}.saved", *t.shape) for t in _saved(base, adapter.modules_to_save)]
+    rank = adapter.r if isinstance(adapter, Lora | Vera) else 0
+    return AdapterShape(adapted=adapted, rank=rank, trained=tuple(trained), saved=tuple(trained))
+
+
+def _adapted(base: BaseShape, adapter: Targeted) -> tuple[Adapted, ...]:
+    """The modules that targets mean, in the layers asked for."""
     modules = _modules(base)
     names = _names(modules, adapter.targets)
     last = adapter.last_layers if isinstance(adapter, Layered) else None
@@ -58,15 +99,22 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
             f"adapter.targets = {', '.join(adapter.targets)}: matches no module in the last {last} "
             "layers of the base"
         )
-    wrong = [module.name for module in adapted if module.is_norm != isinstance(adapter, LnTuning)]
-    if wrong:
-        raise AdapterError(
-            f"adapter.targets: adapter.kind = {adapter.kind} cannot adapt {wrong[0]}"
-        )
-    trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
-    trained += _saved(base, adapter.modules_to_save)
-    rank = adapter.r if isinstance(adapter, Lora | Vera) else 0
-    return AdapterShape(adapted=adapted, rank=rank, trained=tuple(trained))
+    if not isinstance(adapter, Unfreeze):
+        wrong = [m.name for m in adapted if m.is_norm != isinstance(adapter, LnTuning)]
+        if wrong:
+            raise AdapterError(
+                f"adapter.targets: adapter.kind = {adapter.kind} cannot adapt {wrong[0]}"
+            )
+    return adapted
+
+
+def _in_place(
+    base: BaseShape, adapted: tuple[Adapted, ...], trained: Sequence[Tensor]
+) -> AdapterShape:
+    own = tuple(float32(tensor.name, *tensor.shape) for tensor in trained)
+    # A tied embedding is saved for both of the modules in which it stands.
+    tied = [t for t in own if t.name == base.tied]
+    return AdapterShape(adapted=adapted, rank=0, trained=own, saved=(*own, *tied), in_place=True)
 
 
 def _modules(base: BaseShape) -> dict[str, Adapted]:
@@ -76,14 +124,14 @@ def _modules(base: BaseShape) -> dict[str, Adapted]:
         for name, (outputs, inputs) in base.linear.items()
     ]
     found += [
-        Adapted(name=name, layer=_layer(name), inputs=width, outputs=width, is_norm=True, bias=bias)
-        for name, (width, bias) in base.norms.items()
+        Adapted(name=name, layer=_layer(name), inputs=width, outputs=width, is_norm=True)
+        for name, width in base.norms.items()
     ]
     return {module.name: module for module in found}
 
 
 def _saved(base: BaseShape, wanted: Sequence[str]) -> list[Tensor]:
-    """Copies of modules that are trained in full, a new head always among them."""
+    """Parameters of modules that are trained in full, a new head always among them."""
     names = [*wanted, *(_NEW_HEADS if base.head else ())]
     found = []
     for tensor in (*base.tensors, *base.head):
@@ -91,7 +139,7 @@ def _saved(base: BaseShape, wanted: Sequence[str]) -> list[Tensor]:
         parts = tensor.name.split(".")[:-1]
         modules = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
         if any(module.endswith(name) for module in modules for name in names):
-            found.append(float32(f"{tensor.name}.saved", *tensor.shape))
+            found.append(tensor)
     for name in wanted:
         if not any(name in tensor.name.split(".") or name in tensor.name for tensor in found):
             raise AdapterError(f"adapter.modules_to_save = {name}: matches no module of the base")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.plan.base_shape import Tensor
-from recipes.adapter import Adapter, Boft, Ia3, LnTuning, Loha, Lokr, Lora, Oft, Vera
+from recipes.adapter import Boft, Ia3, Loha, Lokr, Lora, Oft, Targeted, Vera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,9 @@ class Adapted:
     inputs: int
     outputs: int
     is_norm: bool = False
-    bias: bool = False
-    """Of a normalisation: whether it has one."""
 
 
-def tensors_of(module: Adapted, adapter: Adapter) -> list[Tensor]:
+def tensors_of(module: Adapted, adapter: Targeted) -> list[Tensor]:
     """What an adapter trains on a module: float32."""
     made = _OF[type(adapter)](module, adapter)
     return [float32(f"{module.name}.{name}", *shape) for name, shape in made]
@@ -111,12 +109,6 @@ def _vera(module: Adapted, adapter: Vera) -> _Made:
     yield "vera_lambda_b", (module.outputs,)
 
 
-def _ln_tuning(module: Adapted, adapter: LnTuning) -> _Made:
-    yield "weight", (module.outputs,)
-    if module.bias:
-        yield "bias", (module.outputs,)
-
-
 _OF: dict[type, Callable[[Adapted, Any], _Made]] = {
     Lora: _lora,
     Loha: _loha,
@@ -125,5 +117,4 @@ _OF: dict[type, Callable[[Adapted, Any], _Made]] = {
     Oft: _oft,
     Boft: _boft,
     Vera: _vera,
-    LnTuning: _ln_tuning,
 }

@@ -10,8 +10,8 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,25 @@ class BaseShape:
     def parameters(self) -> int:
         return sum(tensor.elements for tensor in (*self.tensors, *self.head))
 
+    def without(self, names: Iterable[str]) -> BaseShape:
+        """The base but for some parameters."""
+        left = set(names)
+        return replace(
+            self,
+            tensors=tuple(tensor for tensor in self.tensors if tensor.name not in left),
+            head=tuple(tensor for tensor in self.head if tensor.name not in left),
+        )
+
+    @property
+    def tied(self) -> str | None:
+        """The embedding that is the output head of a causal model too, by name."""
+        if self.head or any(tensor.name.startswith(_OUTPUT_HEADS) for tensor in self.tensors):
+            return None
+        for tensor in self.tensors:
+            if tensor.shape[0] == self.widths.vocabulary and len(tensor.shape) == 2:
+                return tensor.name
+        return None
+
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
         """Modules that can be adapted, by name: their weight's shape. As `adapters.attach` sees
@@ -92,11 +111,10 @@ class BaseShape:
         }
 
     @property
-    def norms(self) -> dict[str, tuple[int, bool]]:
-        """Normalisations by name: their width, and whether they have a bias."""
-        names = {tensor.name for tensor in self.tensors}
+    def norms(self) -> dict[str, int]:
+        """Normalisations by name: their width."""
         return {
-            name: (tensor.shape[0], f"{name}.bias" in names)
+            name: tensor.shape[0]
             for tensor in self.tensors
             if (name := tensor.name.removesuffix(".weight")) != tensor.name
             and len(tensor.shape) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.plan.adapter_shape import AdapterShape
+from launcher.plan.base_shape import Tensor
 from launcher.plan.optimizer_state import state_of
 from recipes.checkpoint import Checkpoint
 from recipes.recipe import Recipe
@@ -34,11 +35,16 @@ class Disk:
 def checkpoint_bytes(adapter: AdapterShape, optimizer: str) -> int:
     """Adapter, masters and optimizer state, the names of their tensors, and two small texts."""
     total = _TEXT_BYTES
+    for tensor in adapter.saved:
+        total += 4 * tensor.elements + _entry_bytes(tensor)
     for tensor in adapter.trained:
         state = state_of(optimizer, tensor)
-        entry = _ENTRY_BYTES + _NAME_BYTES + len(tensor.name)
-        total += 2 * 4 * tensor.elements + state.bytes + (2 + state.tensors) * entry
+        total += 4 * tensor.elements + state.bytes + (1 + state.tensors) * _entry_bytes(tensor)
     return total
+
+
+def _entry_bytes(tensor: Tensor) -> int:
+    return _ENTRY_BYTES + _NAME_BYTES + len(tensor.name)
 
 
 def kept_checkpoints(checkpoint: Checkpoint, steps: int | None) -> int:

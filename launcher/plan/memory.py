@@ -175,7 +175,7 @@ def _parameters(
     makes one more copy of the bucket it is gathering (ProcessGroupGloo.cpp, newLikeFlat).
     """
     trained = [Stored(elements=tensor.elements, width=4) for tensor in adapter.trained]
-    parameters = [*_stored(base, precision), *trained]
+    parameters = [*_stored(base.without(t.name for t in adapter.trained), precision), *trained]
     # With one worker nothing is gathered: the whole is the part (NoGatherCoalescedHandle).
     if zero["stage"] < 3 or workers == 1:
         return sum(parameter.bytes for parameter in parameters), 0

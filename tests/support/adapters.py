@@ -5,12 +5,17 @@ from __future__ import annotations
 from recipes.adapter import (
     Adapter,
     Boft,
+    Full,
     Ia3,
     LnTuning,
     Loha,
     Lokr,
     Lora,
     Oft,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    Unfreeze,
     Vera,
 )
 
@@ -24,4 +29,10 @@ ADAPTERS: dict[str, Adapter] = {
     "boft": Boft(),
     "vera": Vera(r=16),
     "ln_tuning": LnTuning(),
+    "unfreeze": Unfreeze(targets=["down_proj", "input_layernorm"], last_layers=2),
+    "full": Full(),
+    "prompt_tuning": PromptTuning(tokens=6, text="w1 w2"),
+    "p_tuning": PTuning(tokens=6, width=16),
+    "prefix_tuning": PrefixTuning(tokens=6),
+    "prefix_projected": PrefixTuning(tokens=6, projection=True, width=16),
 }

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from adapters import checkpoint, checkpoint_folder
 from adapters.attach import attach
+from adapters.attached import trainable
 from adapters.base import load_base
 from adapters.base_ref import base_ref
 from adapters.checkpoint_folder import Origin, Position
@@ -25,7 +26,6 @@ from recipes.zero import Zero
 from support import jobs
 from support.asked import ids, train_and_ask
 from support.ranks import run_ranks
-from trainer.engine import trainable
 
 
 @pytest.fixture(scope="module")

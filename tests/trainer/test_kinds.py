@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from adapters.checkpoint_folder import folder_of
+from recipes.adapter import VirtualTokens
 from recipes.compatibility import forbidden
 from recipes.recipe import Recipe
 from recipes.schema import kinds
@@ -58,10 +59,13 @@ def test_peft_alone_opens_and_merges_it(folders: Path, runs: dict, cell: tuple[s
         adapter = Path(runs[cell]["checkpoint"]) / "adapter"
         model = PeftModel.from_pretrained(base, str(adapter)).eval()
         logits = model(input_ids=ids()).logits
+        torch.testing.assert_close(logits, runs[cell]["logits"], rtol=1e-5, atol=1e-5)
+        # Those of the text; virtual tokens stand before it.
+        assert (logits[:, -untrained.shape[1] :] - untrained).abs().max() > 1e-3
+        if isinstance(ADAPTERS[cell[0]], VirtualTokens):
+            return  # nothing of the base is changed that could be merged
         merged = model.merge_and_unload()(input_ids=ids()).logits
-    torch.testing.assert_close(logits, runs[cell]["logits"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(merged, logits, rtol=1e-4, atol=1e-4)
-    assert (logits - untrained).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)

@@ -24,7 +24,21 @@ from adapters.attach import trained_parameters
 from adapters.base import empty_base
 from launcher.plan.adapter_shape import adapter_shape
 from launcher.plan.base_shape import read_base_shape, read_header
-from recipes.adapter import Boft, Ia3, LnTuning, Loha, Lokr, Lora, Oft, Vera
+from recipes.adapter import (
+    Boft,
+    Full,
+    Ia3,
+    LnTuning,
+    Loha,
+    Lokr,
+    Lora,
+    Oft,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    Unfreeze,
+    Vera,
+)
 from recipes.errors import AdapterError, BaseModelError
 from support import tiny
 
@@ -93,6 +107,14 @@ KINDS = [
     Vera(r=5),
     LnTuning(),
     LnTuning(targets=["input_layernorm"], modules_to_save=["lm_head"]),
+    Unfreeze(),
+    Unfreeze(targets=["mlp.down_proj", "norm"], modules_to_save=["embed_tokens"]),
+    Unfreeze(last_layers=1),
+    Full(),
+    PromptTuning(tokens=5),
+    PTuning(tokens=5, width=24),
+    PrefixTuning(tokens=5),
+    PrefixTuning(tokens=5, projection=True, width=24),
 ]
 
 
@@ -108,6 +130,22 @@ def test_norms_of_other_bases(bases: Path):
         shape = read_base_shape(bases / name, task=task, num_labels=2)
         found = trained_parameters(bases / name, LnTuning(), task=task)
         assert adapter_shape(shape, LnTuning()).parameters == found
+
+
+def test_bases_that_are_trained_themselves(bases: Path):
+    """A tied embedding is trained once and saved twice; a new head is always trained."""
+    for adapter in (Full(), Unfreeze(modules_to_save=["embed_tokens"])):
+        shape = read_base_shape(bases / "qwen2", task="causal_lm", num_labels=2)
+        found = adapter_shape(shape, adapter)
+        assert found.parameters == trained_parameters(bases / "qwen2", adapter, task="causal_lm")
+        assert sum(tensor.elements for tensor in found.saved) == found.parameters + 128 * 64
+    for adapter in (Full(), Unfreeze(targets=["query"]), LnTuning()):
+        for name in ("bert", "xlmr"):
+            shape = read_base_shape(bases / name, task="sequence_classification", num_labels=2)
+            found = adapter_shape(shape, adapter)
+            assert found.parameters == trained_parameters(
+                bases / name, adapter, task="sequence_classification"
+            )
 
 
 @pytest.mark.parametrize(

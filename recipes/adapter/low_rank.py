@@ -1,0 +1,117 @@
+"""Kinds that add a matrix of low rank to each target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from recipes.adapter.checks import at_least, shares
+from recipes.adapter.targeted import Layered
+from recipes.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked(Layered):
+    """Of kinds that add a scaled matrix of low rank."""
+
+    r: int = 8
+    """Rank of the added matrices."""
+
+    alpha: float = 16.0
+    """Scale: what is added is multiplied by alpha / r."""
+
+    dropout: float = 0.0
+    """Share of the added matrix's rows set to zero while training."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from at_least(1, {"r": self.r}, "is no rank")
+        if self.alpha <= 0:
+            yield Problem(
+                path="adapter.alpha", value=self.alpha, message="is no scale", allowed="> 0"
+            )
+        yield from shares({"dropout": self.dropout})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora(Ranked):
+    """A product of two thin matrices is added to each target (arXiv:2106.09685)."""
+
+    kind: Literal["lora"] = "lora"
+    """Method."""
+
+    r: int = 16
+    """Rank of the added matrices."""
+
+    alpha: float = 32.0
+    """Scale: the added product is multiplied by alpha / r (by alpha / √r with rslora)."""
+
+    dropout: float = 0.0
+    """Share of the adapter's inputs set to zero while training."""
+
+    rslora: bool = False
+    """Scale by alpha / √r, which keeps high ranks stable (arXiv:2312.03732)."""
+
+    dora: bool = False
+    """Train magnitude and direction apart (arXiv:2402.09353); slower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loha(Ranked):
+    """The elementwise product of two low-rank products is added: a high rank for few numbers
+    (arXiv:2108.06098)."""
+
+    kind: Literal["loha"] = "loha"
+    """Method."""
+
+    r: int = 8
+    """Rank of each of the two products; their product has up to its square."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lokr(Ranked):
+    """A Kronecker product of two small matrices is added, the larger of low rank
+    (arXiv:2309.14859)."""
+
+    kind: Literal["lokr"] = "lokr"
+    """Method."""
+
+    r: int = 8
+    """Rank of the larger of the two matrices."""
+
+    factor: int = -1
+    """Size of the smaller matrix; -1 takes the divisor nearest to the root of the width."""
+
+    decompose_both: bool = False
+    """Give the smaller matrix a low rank too, where that makes it smaller."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Ranked.problems(self)
+        if self.factor != -1 and self.factor < 1:
+            yield Problem(
+                path="adapter.factor", value=self.factor, message="is no size", allowed="-1, or ≥ 1"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vera(Layered):
+    """As lora with two random matrices that all targets share and that are never trained; only
+    scales are (arXiv:2310.11454)."""
+
+    kind: Literal["vera"] = "vera"
+    """Method."""
+
+    r: int = 256
+    """Rank of the shared matrices."""
+
+    dropout: float = 0.0
+    """Share of the adapter's inputs set to zero while training."""
+
+    first_scale: float = 0.1
+    """First value of the scales inside the product; those outside begin at zero."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Layered.problems(self)
+        yield from at_least(1, {"r": self.r}, "is no rank")
+        yield from shares({"dropout": self.dropout})
