@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from transformers import PreTrainedModel
 
 from adapters.attached import Attached, Tensors, trainable
 from adapters.base import LoadedBase, empty_base, freeze
+from adapters.from_base import beside_base
 from adapters.in_place import attach_in_place
 from adapters.new_head import begin_new_head
 from adapters.peft_configs import peft_config
 from adapters.prompts import begin_prompt, saved_prompt
-from recipes.adapter import Adapter, InPlace, PromptTuning, VirtualTokens
+from recipes.adapter import Adapter, InPlace, Lora, OtherPeft, PromptTuning, VirtualTokens
 from recipes.errors import AdapterError, CheckpointError
 
 
@@ -41,7 +43,22 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> Attac
         parameter.data = parameter.data.float()
     if isinstance(adapter, VirtualTokens):
         return Attached(model=model, config=config, saved=partial(saved_prompt, config))
-    return Attached(model=model, config=config, saved=partial(_saved, model))
+    saved = partial(_saved, model)
+    if isinstance(adapter, Lora) and adapter.takes_from_base:
+        return beside_base(model, config, saved)
+    if isinstance(adapter, OtherPeft):
+        _check_saved(adapter, model, saved)
+    return Attached(model=model, config=config, saved=saved)
+
+
+def _check_saved(adapter: OtherPeft, model: PeftModel, saved: Callable[[Tensors], Tensors]) -> None:
+    try:
+        saved({name: parameter.data for name, parameter in trainable(model).items()})
+    except (KeyError, ValueError) as error:
+        raise AdapterError(
+            f"adapter.method = {adapter.method}: PEFT saves more of it than what is trained, which "
+            f"is all that a checkpoint holds: {error}"
+        ) from error
 
 
 def _saved(model: PeftModel, master: Tensors) -> Tensors:
@@ -61,8 +78,9 @@ def _heads(model: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
             yield name.removeprefix("base_model.model.").replace(mark, ""), parameter
 
 
-def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int:
-    """How many numbers an adapter trains on a base, found out without reading a weight.
+def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int | None:
+    """How many numbers an adapter trains on a base, found out without reading a weight; None of a
+    method of PEFT that computes with the weights before it can say.
 
     Raises `AdapterError` as `attach` would, or `BaseModelError`.
     """
@@ -73,7 +91,13 @@ def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int:
             base = LoadedBase(model=model, new_parameters=(), folder=folder)
             adapted = attach_in_place(base, adapter, task=task, seed=0).model
         else:
-            adapted = _adapted(model, peft_config(model, adapter, task))
+            if isinstance(adapter, Lora):  # first values from a base have no other shapes
+                adapter = replace(adapter, initialization="kaiming")
+            config = peft_config(model, adapter, task)
+            try:
+                adapted = _adapted(model, config)
+            except NotImplementedError:  # what torch says of numbers that are asked of `meta`
+                return None
     return sum(p.numel() for p in trainable(adapted).values())
 
 

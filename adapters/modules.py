@@ -70,6 +70,18 @@ def matched(wanted: list[str] | str, names: Iterable[str]) -> list[str]:
     return [name for name in names if any(matches(target, [name]) for target in wanted)]
 
 
+def check_patterns(
+    model: nn.Module, wanted: list[str] | str, patterns: Iterable[str], path: str
+) -> None:
+    """Raises `AdapterError` when a pattern is of no module that `wanted`, from `targets`, means.
+
+    PEFT compares it with the end of full names (`get_pattern_key`)."""
+    adapted = matched(wanted, linear_names(model))
+    for pattern in patterns:
+        if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in adapted):
+            raise AdapterError(_unmatched(path, [pattern], adapted))
+
+
 def is_head(name: str) -> bool:
     """Whether a module is the head of a classification, or a part of it."""
     return name.split(".")[0] in _HEADS

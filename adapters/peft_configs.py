@@ -23,6 +23,7 @@ from peft import (
 from transformers import PreTrainedModel
 
 from adapters import modules
+from adapters.other_methods import other_config
 from recipes.adapter import (
     Boft,
     Ia3,
@@ -31,9 +32,11 @@ from recipes.adapter import (
     Lokr,
     Lora,
     Oft,
+    OtherPeft,
     PrefixTuning,
     PromptTuning,
     PTuning,
+    Ranked,
     Targeted,
     Vera,
     VirtualTokens,
@@ -69,12 +72,31 @@ def _common(model: PreTrainedModel, adapter: Targeted, task: str) -> dict[str, A
     }
     if isinstance(adapter, Layered):
         found["layers_to_transform"] = modules.last_layers(model, adapter.last_layers)
+    if isinstance(adapter, Ranked):
+        patterns: dict[str, dict[str, Any]] = {
+            "rank_pattern": adapter.rank_pattern,
+            "alpha_pattern": adapter.alpha_pattern,
+        }
+        for name, of_modules in patterns.items():
+            modules.check_patterns(model, found["target_modules"], of_modules, f"adapter.{name}")
+        found |= patterns
     return found
+
+
+_FIRST_VALUES: dict[str, Any] = {
+    "kaiming": True,
+    "gaussian": "gaussian",
+    "orthogonal": "orthogonal",
+    "olora": "olora",
+    # A randomised SVD of some iterations: the exact one of a wide matrix takes minutes.
+    "pissa": "pissa_niter_16",
+}
 
 
 def _lora(model: PreTrainedModel, adapter: Lora, common: dict[str, Any]) -> PeftConfig:
     return LoraConfig(
         **common,
+        init_lora_weights=_FIRST_VALUES[adapter.initialization],
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]
         lora_dropout=adapter.dropout,
@@ -147,6 +169,10 @@ def _prefix_tuning(
     )
 
 
+def _other(model: PreTrainedModel, adapter: OtherPeft, common: dict[str, Any]) -> PeftConfig:
+    return other_config(adapter, common)
+
+
 _OF: dict[type, Callable[[PreTrainedModel, Any, dict[str, Any]], PeftConfig]] = {
     Lora: _lora,
     Loha: _loha,
@@ -158,4 +184,5 @@ _OF: dict[type, Callable[[PreTrainedModel, Any, dict[str, Any]], PeftConfig]] = 
     PromptTuning: _prompt_tuning,
     PTuning: _p_tuning,
     PrefixTuning: _prefix_tuning,
+    OtherPeft: _other,
 }

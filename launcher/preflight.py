@@ -16,21 +16,21 @@ from recipes.recipe import Recipe
 
 
 class Preflight:
-    """Checks under way; `land` waits for them: the number of parameters that are trained. Raises
-    what they found wrong."""
+    """Checks under way; `land` waits for them: the number of parameters that are trained, if it can
+    be told. Raises what they found wrong."""
 
     def __init__(self, recipe: Recipe, base_folder: Path) -> None:
         self._pending: Any = _check.remote(recipe, base_folder)
 
-    def land(self) -> int:
-        found: int | ShoalError = ray.get(self._pending)
+    def land(self) -> int | None:
+        found: int | ShoalError | None = ray.get(self._pending)
         if isinstance(found, ShoalError):
             raise found
         return found
 
 
 @ray.remote(num_cpus=1)
-def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError:
+def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError | None:
     """The error the ranks would have, returned as a value: Ray would wrap it."""
     from adapters.attach import trained_parameters
 
@@ -40,9 +40,13 @@ def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError:
         return error
 
 
-def check_room(recipe: Recipe, free_bytes: Mapping[str, int], trained_parameters: int) -> None:
+def check_room(
+    recipe: Recipe, free_bytes: Mapping[str, int], trained_parameters: int | None
+) -> None:
     """Raises `StorageError` when the checkpoints of a run would not fit into the folder in which it
     works. `free_bytes` is what is free there, by node: whichever has rank 0 writes them."""
+    if trained_parameters is None:
+        return
     named = "cache" if is_address(recipe.storage.path) else "path"
     kept = kept_checkpoints(recipe.checkpoint, recipe.train.steps)
     # One more is written before the oldest goes.

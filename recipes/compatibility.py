@@ -20,7 +20,7 @@ class Forbidden:
     """A set of cells that do not work."""
 
     kinds: tuple[str, ...] = ()
-    """Of adapters, `dora` among them; all when empty."""
+    """Of adapters, variants of lora among them; all when empty."""
     quantizations: tuple[str, ...] = ()
     """Of the base; all, `none` among them, when empty."""
     stages: tuple[int, ...] = (0, 1, 2, 3)
@@ -35,6 +35,12 @@ FORBIDDEN = (
         stages=(3,),
         why="PEFT takes the shapes of LoHa's matrices from the weights, which stage 3 shards",
         nearest="Set zero.stage: 2, or adapter.kind: lora",
+    ),
+    Forbidden(
+        kinds=("pissa", "olora"),
+        quantizations=("nf4", "fp4", "int8"),
+        why="what they take out of the base's weights would be lost in packing the rest again",
+        nearest="Set base.quantization: none, or adapter.initialization: kaiming",
     ),
     Forbidden(
         kinds=("unfreeze", "full"),
@@ -63,6 +69,18 @@ FORBIDDEN = (
         nearest="Set base.quantization: nf4, or adapter.dora: false",
     ),
     Forbidden(
+        kinds=("peft",),
+        stages=(3,),
+        why="many of its methods compute with the base's weights, which stage 3 shards",
+        nearest="Set zero.stage: 2, or adapter.kind: lora",
+    ),
+    Forbidden(
+        kinds=("peft",),
+        quantizations=("nf4", "fp4", "int8"),
+        why="most of its methods take no packed weights",
+        nearest="Set base.quantization: none, or adapter.kind: lora",
+    ),
+    Forbidden(
         quantizations=("int8",),
         stages=(3,),
         why="bitsandbytes keeps whole 8-bit weights beside the parts that stage 3 makes",
@@ -71,8 +89,18 @@ FORBIDDEN = (
 )
 
 
+VARIANTS = {
+    "dora": "adapter.dora = true",
+    "pissa": "adapter.initialization = pissa",
+    "olora": "adapter.initialization = olora",
+}
+"""Of lora, with how they are asked for."""
+
+
 def kind_of(adapter: Adapter) -> str:
     """The kind as the table knows it."""
+    if isinstance(adapter, Lora) and adapter.takes_from_base:
+        return adapter.initialization
     return "dora" if isinstance(adapter, Lora) and adapter.dora else adapter.kind
 
 
@@ -96,7 +124,7 @@ def problems(base: Base, adapter: Adapter, zero: Zero) -> Iterator[Problem]:
         return
     told = []
     if cells.kinds:
-        told.append(f"adapter.{'dora = true' if kind == 'dora' else f'kind = {kind}'}")
+        told.append(VARIANTS.get(kind, f"adapter.kind = {kind}"))
     if cells.quantizations:
         told.append(f"base.quantization = {base.quantization}")
     if len(cells.stages) < 4:

@@ -94,7 +94,8 @@ def render_compatibility() -> str:
         f"| adapter | {' | '.join(f'`{base}`' for base in bases)} |",
         "|---" * (1 + len(bases)) + "|",
     ]
-    for kind in ("lora", "dora", *[name for name in schema.kinds("adapter") if name != "lora"]):
+    rest = [name for name in schema.kinds("adapter") if name != "lora"]
+    for kind in ("lora", *compatibility.VARIANTS, *rest):
         cells = [
             ", ".join(str(s) for s in range(4) if compatibility.forbidden(kind, base, s) is None)
             for base in bases
@@ -110,7 +111,12 @@ def render_compatibility() -> str:
                 _COMPATIBILITY_HEAD,
                 *rows,
                 "",
-                "`dora` is `lora` with `adapter.dora: true`.",
+                "Variants of `lora`: "
+                + ", ".join(
+                    f"`{name}` is asked for with `{how.replace(' =', ':')}`"
+                    for name, how in compatibility.VARIANTS.items()
+                )
+                + ".",
                 "",
                 "Why the others are not:",
                 "",

@@ -121,7 +121,13 @@ def docstrings(kind: type) -> dict[str, str]:
     return found
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_WORDS = {
+    Any: "any value",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
 
 
 def describe(kind: Any) -> str:
@@ -131,6 +137,8 @@ def describe(kind: Any) -> str:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
         return " or ".join([*(describe(arg) for arg in inner), "null"])
+    if typing.get_origin(kind) is dict:
+        return f"names, each with {describe(typing.get_args(kind)[1])}"
     if typing.get_origin(kind) is list:
         (item,) = typing.get_args(kind)
         words = describe(item)

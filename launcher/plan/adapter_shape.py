@@ -84,7 +84,11 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
     trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
     trained += [float32(f"{t.name}.saved", *t.shape) for t in _saved(base, adapter.modules_to_save)]
     rank = adapter.r if isinstance(adapter, Lora | Vera) else 0
-    return AdapterShape(adapted=adapted, rank=rank, trained=tuple(trained), saved=tuple(trained))
+    saved = [*trained]
+    if isinstance(adapter, Lora) and adapter.takes_from_base:
+        # What it began with is saved too, to be taken away.
+        saved += [t for t in trained if t.name.endswith((".lora_A", ".lora_B"))]
+    return AdapterShape(adapted=adapted, rank=rank, trained=tuple(trained), saved=tuple(saved))
 
 
 def _adapted(base: BaseShape, adapter: Targeted) -> tuple[Adapted, ...]:

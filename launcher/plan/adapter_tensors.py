@@ -5,12 +5,13 @@ tests/launcher/plan/test_shapes.py compares names' number and sizes with PEFT's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from launcher.plan.base_shape import Tensor
-from recipes.adapter import Boft, Ia3, Loha, Lokr, Lora, Oft, Targeted, Vera
+from recipes.adapter import Boft, Ia3, Loha, Lokr, Lora, Oft, Ranked, Targeted, Vera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,30 +40,41 @@ def float32(name: str, *shape: int) -> Tensor:
 _Made = Iterator[tuple[str, tuple[int, ...]]]
 
 
+def rank_of(module: Adapted, adapter: Ranked) -> int:
+    """The rank of a module, as PEFT finds it (`get_pattern_key`)."""
+    for pattern, rank in adapter.rank_pattern.items():
+        if re.match(rf"(.*\.)?({pattern})$", module.name):
+            return rank
+    return adapter.r
+
+
 def _lora(module: Adapted, adapter: Lora) -> _Made:
-    yield "lora_A", (adapter.r, module.inputs)
-    yield "lora_B", (module.outputs, adapter.r)
+    rank = rank_of(module, adapter)
+    yield "lora_A", (rank, module.inputs)
+    yield "lora_B", (module.outputs, rank)
     if adapter.dora:
         yield "lora_magnitude_vector", (module.outputs,)
 
 
 def _loha(module: Adapted, adapter: Loha) -> _Made:
+    rank = rank_of(module, adapter)
     for number in (1, 2):
-        yield f"hada_w{number}_a", (module.outputs, adapter.r)
-        yield f"hada_w{number}_b", (adapter.r, module.inputs)
+        yield f"hada_w{number}_a", (module.outputs, rank)
+        yield f"hada_w{number}_b", (rank, module.inputs)
 
 
 def _lokr(module: Adapted, adapter: Lokr) -> _Made:
+    rank = rank_of(module, adapter)
     small_in, large_in = factors_of(module.inputs, adapter.factor)
     small_out, large_out = factors_of(module.outputs, adapter.factor)
-    if adapter.decompose_both and adapter.r < max(small_out, small_in) / 2:
-        yield "lokr_w1_a", (small_out, adapter.r)
-        yield "lokr_w1_b", (adapter.r, small_in)
+    if adapter.decompose_both and rank < max(small_out, small_in) / 2:
+        yield "lokr_w1_a", (small_out, rank)
+        yield "lokr_w1_b", (rank, small_in)
     else:
         yield "lokr_w1", (small_out, small_in)
-    if adapter.r < max(large_out, large_in) / 2:
-        yield "lokr_w2_a", (large_out, adapter.r)
-        yield "lokr_w2_b", (adapter.r, large_in)
+    if rank < max(large_out, large_in) / 2:
+        yield "lokr_w2_a", (large_out, rank)
+        yield "lokr_w2_b", (rank, large_in)
     else:
         yield "lokr_w2", (large_out, large_in)
 

@@ -18,7 +18,7 @@ from launcher.plan.machine import Machine, element_bytes
 from launcher.plan.memory import Batches, Memory, memory_of
 from launcher.plan.network import Traffic, traffic_of
 from launcher.plan.rows import Rows
-from recipes.adapter import Lora, Vera
+from recipes.adapter import Lora, OtherPeft, Vera
 from recipes.recipe import Recipe
 
 
@@ -64,7 +64,14 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
     batches = _batches(recipe, known.rows, length)
     width = element_bytes(recipe.base, known.machine)
     base = known.base
-    adapter = adapter_shape(base, recipe.adapter) if base is not None else None
+    adapter, missing = None, list(known.missing)
+    if isinstance(recipe.adapter, OtherPeft):
+        missing.append(
+            f"adapter.method = {recipe.adapter.method}: what it trains is known to PEFT alone, "
+            "which a plan does without"
+        )
+    elif base is not None:
+        adapter = adapter_shape(base, recipe.adapter)
     memory = disk = traffic = None
     if base is not None and adapter is not None:
         memory = memory_of(
@@ -92,7 +99,7 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
         memory=memory,
         disk=disk,
         traffic=traffic,
-        missing=known.missing,
+        missing=tuple(missing),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recipes.adapter.in_place import Full, InPlace, LnTuning, Unfreeze
 from recipes.adapter.low_rank import Loha, Lokr, Lora, Ranked, Vera
+from recipes.adapter.other import OtherPeft
 from recipes.adapter.prompts import PrefixTuning, PromptTuning, PTuning, VirtualTokens
 from recipes.adapter.rotations import Boft, Oft
 from recipes.adapter.scales import Ia3
@@ -22,6 +23,7 @@ __all__ = [
     "Lokr",
     "Lora",
     "Oft",
+    "OtherPeft",
     "PTuning",
     "PrefixTuning",
     "PromptTuning",
@@ -46,4 +48,5 @@ Adapter = (
     | PromptTuning
     | PTuning
     | PrefixTuning
+    | OtherPeft
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from recipes.problem import Problem
@@ -25,3 +26,12 @@ def shares(values: Mapping[str, float]) -> Iterator[Problem]:
                 message="is not a share",
                 allowed="0 ≤ value < 1",
             )
+
+
+def pattern_problems(path: str, patterns: Iterable[str]) -> Iterator[Problem]:
+    """Of regular expressions that are none."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem(path=path, value=pattern, message=f"is no regular expression: {error}")

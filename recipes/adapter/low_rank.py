@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from recipes.adapter.checks import at_least, shares
+from recipes.adapter.checks import at_least, pattern_problems, shares
 from recipes.adapter.targeted import Layered
 from recipes.problem import Problem
 
@@ -24,13 +24,22 @@ class Ranked(Layered):
     dropout: float = 0.0
     """Share of the added matrix's rows set to zero while training."""
 
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    """Other ranks by module: `{q_proj: 32}`, or a regular expression of the end of full names."""
+
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    """Other values of alpha by module, likewise."""
+
     def problems(self) -> Iterator[Problem]:
         yield from Layered.problems(self)
-        yield from at_least(1, {"r": self.r}, "is no rank")
-        if self.alpha <= 0:
-            yield Problem(
-                path="adapter.alpha", value=self.alpha, message="is no scale", allowed="> 0"
-            )
+        yield from at_least(1, {"r": self.r, **_each(self, "rank_pattern")}, "is no rank")
+        for name, value in {"alpha": self.alpha, **_each(self, "alpha_pattern")}.items():
+            if value <= 0:
+                yield Problem(
+                    path=f"adapter.{name}", value=value, message="is no scale", allowed="> 0"
+                )
+        for path, patterns in (("rank", self.rank_pattern), ("alpha", self.alpha_pattern)):
+            yield from pattern_problems(f"adapter.{path}_pattern", patterns)
         yield from shares({"dropout": self.dropout})
 
 
@@ -55,6 +64,15 @@ class Lora(Ranked):
 
     dora: bool = False
     """Train magnitude and direction apart (arXiv:2402.09353); slower."""
+
+    initialization: Literal["kaiming", "gaussian", "orthogonal", "olora", "pissa"] = "kaiming"
+    """First values; olora (arXiv:2406.01775) and pissa (arXiv:2404.02948) take them from the base,
+    whose files stay valid: what is saved has twice the rank."""
+
+    @property
+    def takes_from_base(self) -> bool:
+        """Whether the first values are taken out of the base's weights."""
+        return self.initialization in ("pissa", "olora")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,3 +133,8 @@ class Vera(Layered):
         yield from Layered.problems(self)
         yield from at_least(1, {"r": self.r}, "is no rank")
         yield from shares({"dropout": self.dropout})
+
+
+def _each(adapter: Ranked, name: str) -> dict[str, float]:
+    """The values of a pattern, by the paths they are told by."""
+    return {f"{name}.{module}": value for module, value in getattr(adapter, name).items()}

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from adapters.checkpoint_folder import folder_of
 from recipes.adapter import VirtualTokens
-from recipes.compatibility import forbidden
+from recipes.compatibility import forbidden, kind_of
 from recipes.recipe import Recipe
 from recipes.schema import kinds
 from recipes.zero import Zero
@@ -24,7 +24,10 @@ from support.ranks import run_ranks
 
 STAGES = (0, 1, 2, 3)
 CELLS = [
-    (name, stage) for name in ADAPTERS for stage in STAGES if forbidden(name, "none", stage) is None
+    (name, stage)
+    for name, adapter in ADAPTERS.items()
+    for stage in STAGES
+    if forbidden(kind_of(adapter), "none", stage) is None
 ]
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from adapters.checkpoint_folder import folder_of
 from adapters.quantization import keep_as_stored, quantization_of
 from recipes.base import Base
-from recipes.compatibility import FORBIDDEN, forbidden
+from recipes.compatibility import FORBIDDEN, forbidden, kind_of
 from recipes.recipe import Recipe, all_problems
 from recipes.zero import Zero
 from support import jobs
@@ -34,7 +34,7 @@ def cells(quantization: str, name: str) -> list[Cell]:
     return [
         (quantization, name, stage)
         for stage in STAGES
-        if forbidden(name, quantization, stage) is None
+        if forbidden(kind_of(ADAPTERS[name]), quantization, stage) is None
     ]
 
 

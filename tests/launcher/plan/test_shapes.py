@@ -94,7 +94,9 @@ def test_what_is_trained_is_what_peft_trains(bases: Path, name: str, task: str, 
 
 KINDS = [
     Lora(r=3, targets=[r"re:model\.layers\.[01]\..*_proj"]),
+    Lora(r=3, rank_pattern={"layers.1.*q_proj": 5, "v_proj": 2}, initialization="pissa"),
     Loha(r=3),
+    Lokr(r=3, rank_pattern={"down_proj": 2}),
     Loha(r=3, last_layers=1),
     Lokr(r=3),
     Lokr(r=2, decompose_both=True, factor=4),
