@@ -14,6 +14,7 @@ from peft.tuners.boft.layer import BOFTLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from adapters.adalora import with_ranks
 from adapters.attached import Attached, Tensors, trainable
 from adapters.base import LoadedBase, empty_base, freeze
 from adapters.from_base import beside_base
@@ -21,19 +22,22 @@ from adapters.in_place import attach_in_place
 from adapters.new_head import begin_new_head
 from adapters.peft_configs import peft_config
 from adapters.prompts import begin_prompt, saved_prompt
-from recipes.adapter import Adapter, InPlace, Lora, OtherPeft, PromptTuning, VirtualTokens
+from recipes.adapter import Adalora, Adapter, InPlace, Lora, OtherPeft, PromptTuning, VirtualTokens
 from recipes.errors import AdapterError, CheckpointError
 
+_MANY_STEPS = 10**9
 
-def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> Attached:
+
+def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int, steps: int) -> Attached:
     """The base with a new adapter, whose values depend on the seed alone. Collective under stage 3.
 
+    `steps` are those of the whole run, over which AdaLoRA lowers its ranks.
     Adapter parameters are float32 whatever the base's dtype: they are the optimizer's masters.
     Raises `AdapterError` when a target or a module to save matches nothing, with near names.
     """
     if isinstance(adapter, InPlace):
         return attach_in_place(base, adapter, task=task, seed=seed)
-    config = peft_config(base.model, adapter, task)
+    config = peft_config(base.model, adapter, task, steps=steps)
     torch.manual_seed(seed)
     model = _adapted(base.model, config)
     if isinstance(adapter, PromptTuning):
@@ -43,6 +47,8 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int) -> Attac
         parameter.data = parameter.data.float()
     if isinstance(adapter, VirtualTokens):
         return Attached(model=model, config=config, saved=partial(saved_prompt, config))
+    if isinstance(adapter, Adalora):
+        return with_ranks(model, config, adapter.orthogonality)
     saved = partial(_saved, model)
     if isinstance(adapter, Lora) and adapter.takes_from_base:
         return beside_base(model, config, saved)
@@ -93,7 +99,7 @@ def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int | No
         else:
             if isinstance(adapter, Lora):  # first values from a base have no other shapes
                 adapter = replace(adapter, initialization="kaiming")
-            config = peft_config(model, adapter, task)
+            config = peft_config(model, adapter, task, steps=_MANY_STEPS)
             try:
                 adapted = _adapted(model, config)
             except NotImplementedError:  # what torch says of numbers that are asked of `meta`

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from peft import PeftConfig
 from torch import nn
 
 Tensors = dict[str, torch.Tensor]
+
+
+class Ranks(Protocol):
+    """What lowers ranks while an adapter is trained."""
+
+    def penalty(self) -> torch.Tensor:
+        """What is added to the loss of every micro-batch: float32, []."""
+        ...
+
+    def lower(self, step: int) -> None:
+        """After the optimizer stepped for the `step`th time, counted from 0; gradients are still
+        there."""
+        ...
+
+    def state(self) -> dict[str, Tensors]:
+        """What has to be kept to go on, by kind and name of the parameter."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensors]) -> None:
+        """Go on from what `state` gave."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +43,8 @@ class Attached:
     """By which PEFT opens what is saved."""
     saved: Callable[[Tensors], Tensors]
     """From the values of what is trained, by name, to the tensors that PEFT opens."""
+    ranks: Ranks | None = None
+    """Of a kind that moves them while it trains."""
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

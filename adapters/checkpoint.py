@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from adapters.adalora import KINDS as RANK_KINDS
 from adapters.attached import Attached, Tensors
 from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import (
@@ -44,6 +45,8 @@ class TrainerState:
     optimizer: dict[str, Tensors]
     """Kind of state, such as exp_avg, to what each parameter has of it; the optimizer decides on
     kinds, shapes and dtypes. A kind may be there for some parameters only."""
+    ranks: dict[str, Tensors] = field(default_factory=dict)
+    """Likewise, of what moves ranks between modules."""
 
 
 def save(
@@ -123,7 +126,7 @@ def _check_tensors(file: Path, expected: Tensors) -> None:
 def _flat(state: TrainerState) -> Tensors:
     return {
         f"{kind}/{name}": tensor.contiguous()
-        for kind, of_kind in {"master": state.master, **state.optimizer}.items()
+        for kind, of_kind in {"master": state.master, **state.optimizer, **state.ranks}.items()
         for name, tensor in of_kind.items()
     }
 
@@ -167,6 +170,7 @@ def load_state(folder: Path) -> TrainerState:
     return TrainerState(
         step=int(manifest["step"]),
         master=kinds.pop("master"),
+        ranks={kind: kinds.pop(kind) for kind in RANK_KINDS if kind in kinds},
         optimizer_name=optimizer_name,
         optimizer=kinds,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peft import (
+    AdaLoraConfig,
     BOFTConfig,
     IA3Config,
     LoHaConfig,
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel
 from adapters import modules
 from adapters.other_methods import other_config
 from recipes.adapter import (
+    Adalora,
     Boft,
     Ia3,
     Layered,
@@ -41,6 +43,7 @@ from recipes.adapter import (
     Vera,
     VirtualTokens,
 )
+from recipes.errors import AdapterError
 
 PeftKind = Targeted | VirtualTokens
 """Kinds that PEFT puts around a base."""
@@ -51,16 +54,24 @@ TASK_TYPE = {
 }
 
 
-def peft_config(model: PreTrainedModel, adapter: PeftKind, task: str) -> PeftConfig:
-    """PEFT's configuration of an adapter on a base.
+def peft_config(model: PreTrainedModel, adapter: PeftKind, task: str, *, steps: int) -> PeftConfig:
+    """PEFT's configuration of an adapter on a base that is trained for some steps.
 
-    Raises `AdapterError` when a target or a module to save matches nothing, with near names.
+    Raises `AdapterError` when a target or a module to save matches nothing, with near names, and
+    when PEFT refuses a value.
     """
     if isinstance(adapter, VirtualTokens):
         shared = {"task_type": TASK_TYPE[task], "num_virtual_tokens": adapter.tokens}
     elif isinstance(adapter, Targeted):
         shared = _common(model, adapter, task)
-    return _OF[type(adapter)](model, adapter, shared)
+    if isinstance(adapter, Adalora):
+        shared["total_step"] = steps
+    try:
+        return _OF[type(adapter)](model, adapter, shared)
+    except ValueError as error:
+        if isinstance(error, AdapterError):
+            raise
+        raise AdapterError(f"adapter: {error}") from error
 
 
 def _common(model: PreTrainedModel, adapter: Targeted, task: str) -> dict[str, Any]:
@@ -102,6 +113,20 @@ def _lora(model: PreTrainedModel, adapter: Lora, common: dict[str, Any]) -> Peft
         lora_dropout=adapter.dropout,
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
+    )
+
+
+def _adalora(model: PreTrainedModel, adapter: Adalora, common: dict[str, Any]) -> PeftConfig:
+    return AdaLoraConfig(
+        **common,
+        target_r=adapter.r,
+        init_r=adapter.first_r,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        tinit=adapter.settle_steps,
+        tfinal=adapter.final_steps,
+        deltaT=adapter.every_steps,
+        orth_reg_weight=adapter.orthogonality,
     )
 
 
@@ -175,6 +200,7 @@ def _other(model: PreTrainedModel, adapter: OtherPeft, common: dict[str, Any]) -
 
 _OF: dict[type, Callable[[PreTrainedModel, Any, dict[str, Any]], PeftConfig]] = {
     Lora: _lora,
+    Adalora: _adalora,
     Loha: _loha,
     Lokr: _lokr,
     Ia3: _ia3,

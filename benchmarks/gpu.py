@@ -122,7 +122,7 @@ def measure(
             global_batch_size=recipe.train.global_batch_size,
             micro_batch_size=micro_batch_size,
         )
-        engine = build_engine(recipe, load, order=order, device=device, state=None)
+        engine = build_engine(recipe, load, order=order, num_steps=steps, device=device, state=None)
         loop = Loop(
             recipe=recipe,
             engine=engine,

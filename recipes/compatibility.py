@@ -69,6 +69,12 @@ FORBIDDEN = (
         nearest="Set base.quantization: nf4, or adapter.dora: false",
     ),
     Forbidden(
+        kinds=("adalora",),
+        stages=(1, 2, 3),
+        why="PEFT judges a rank by its whole gradients, and these stages hand each worker a part",
+        nearest="Set zero.stage: 0, or adapter.kind: lora",
+    ),
+    Forbidden(
         kinds=("peft",),
         stages=(3,),
         why="many of its methods compute with the base's weights, which stage 3 shards",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from recipes import compatibility
-from recipes.adapter import Adapter, Lora, VirtualTokens
+from recipes.adapter import Adalora, Adapter, Lora, VirtualTokens
 from recipes.address import is_address
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
@@ -126,8 +126,22 @@ class Recipe:
             )
         yield from self._optimizer_problems()
         yield from compatibility.problems(self.base, self.adapter, self.zero)
+        if isinstance(self.adapter, Adalora):
+            yield from self._allocation_problems(self.adapter)
         if isinstance(self.adapter, VirtualTokens):
             yield from self._virtual_token_problems()
+
+    def _allocation_problems(self, adapter: Adalora) -> Iterator[Problem]:
+        steps = self.train.steps
+        kept = adapter.settle_steps + adapter.final_steps
+        if steps is not None and kept >= steps:
+            yield Problem(
+                path="adapter.settle_steps",
+                value=adapter.settle_steps,
+                message=f"with adapter.final_steps = {adapter.final_steps} leaves none of "
+                f"train.steps = {steps} to lower ranks in",
+                allowed=f"together less than {steps}",
+            )
 
     def _virtual_token_problems(self) -> Iterator[Problem]:
         kind = f"adapter.kind = {self.adapter.kind}"

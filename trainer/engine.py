@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,7 @@ from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from adapters.attach import attach
-from adapters.attached import Attached, trainable
+from adapters.attached import Attached, Ranks, trainable
 from adapters.base import LoadedBase
 from adapters.checkpoint import TrainerState, checksum
 from adapters.sharded import shape_of, whole
@@ -63,16 +64,20 @@ class Engine:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of one of the step's micro-batches but the last."""
-        self.deepspeed.backward(loss)
+        self.deepspeed.backward(self._with_penalty(loss))
         self.deepspeed.step()  # counts the micro-batch; takes no optimizer step yet
 
     def backward_and_step(self, loss: torch.Tensor, learning_rate: float) -> float:
         """Add the last micro-batch's gradient and step; the L2 norm of the gradient, unclipped."""
-        self.deepspeed.backward(loss)
+        self.deepspeed.backward(self._with_penalty(loss))
         set_learning_rate(self.optimizer, learning_rate)
         norm = self._norm() if self.stage == 0 else None
         self.deepspeed.step()
         return float(norm if norm is not None else self.deepspeed.get_global_grad_norm())
+
+    def _with_penalty(self, loss: torch.Tensor) -> torch.Tensor:
+        ranks = self.attached.ranks
+        return loss if ranks is None else loss + ranks.penalty()
 
     def _norm(self) -> float:
         # DeepSpeed keeps the norm only when one of its own optimizers is in use.
@@ -85,6 +90,7 @@ def build_engine(
     load: Callable[[torch.dtype, str], LoadedBase],
     *,
     order: Order,
+    num_steps: int,
     device: torch.device,
     state: TrainerState | None,
 ) -> Engine:
@@ -111,7 +117,7 @@ def build_engine(
     kernels = choose_kernels(recipe.base, recipe.task, dtype, device)
     base = load(dtype, kernels.attention)
     kernels = put_into(base.model, kernels)
-    attached = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed)
+    attached = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed, steps=num_steps)
     model = attached.model
     if dtype == torch.bfloat16:
         _leave_casting_to_autocast(model)
@@ -122,6 +128,8 @@ def build_engine(
     first_values = {name: _checksum(p) for name, p in trainable(model).items()}
     shapes = {name: shape_of(p) for name, p in trainable(model).items()}
     optimizer = build_optimizer(trainable(model), recipe.train, device)
+    if attached.ranks is not None:
+        _lower_after_steps(optimizer, attached.ranks, first=state.step if state is not None else 0)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=config, dist_init_required=False
     )
@@ -140,6 +148,12 @@ def build_engine(
         first_values=first_values,
         sharded_loading=sharded_loading,
     )
+
+
+def _lower_after_steps(optimizer: torch.optim.Optimizer, ranks: Ranks, *, first: int) -> None:
+    """While the gradients are still there, clipped as they were used: DeepSpeed clears them."""
+    steps = itertools.count(first)
+    optimizer.register_step_post_hook(lambda *_: ranks.lower(next(steps)))
 
 
 def _shift(adapter: Adapter) -> int | None:

@@ -40,8 +40,13 @@ def gather(engine: Engine, step: int) -> TrainerState | None:
             kinds.setdefault(kind, {})[name] = _copy(tensor)
     if not wanted:
         return None
+    ranks = engine.attached.ranks
     return TrainerState(
-        step=step, master=master, optimizer_name=engine.optimizer_name, optimizer=kinds
+        step=step,
+        master=master,
+        optimizer_name=engine.optimizer_name,
+        optimizer=kinds,
+        ranks=ranks.state() if ranks is not None else {},
     )
 
 
@@ -122,6 +127,8 @@ def restore(engine: Engine, state: TrainerState) -> None:
                 _put(states[part.master][kind], part, values)
         for master, begun in zip(masters, states, strict=True):
             engine.optimizer.state[master] = form.begin(master, begun, state.step, fused)
+    if engine.attached.ranks is not None:
+        engine.attached.ranks.restore(state.ranks)
     engine.deepspeed.global_steps = state.step
 
 

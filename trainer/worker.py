@@ -135,7 +135,14 @@ class _Rank:
             gradient_checkpointing=recipe.base.gradient_checkpointing,
             quantization=quantization_of(recipe.base, self.device),
         )
-        engine = build_engine(recipe, load, order=self.order, device=self.device, state=saved)
+        engine = build_engine(
+            recipe,
+            load,
+            order=self.order,
+            num_steps=self.num_steps,
+            device=self.device,
+            state=saved,
+        )
         if saved is not None:
             state.restore(engine, saved)
         self.reporter.phase("loading the base", 1, 1)

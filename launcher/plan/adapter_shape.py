@@ -16,6 +16,7 @@ from launcher.plan.base_shape import BaseShape, Tensor
 from launcher.plan.virtual_tokens import saved_tokens, virtual_tokens
 from recipes.adapter import (
     REGEX,
+    Adalora,
     Adapter,
     Full,
     InPlace,
@@ -42,6 +43,8 @@ class AdapterShape:
     """Every parameter that is trained; one of the base itself goes by its name there."""
     saved: tuple[Tensor, ...]
     """Every tensor of the adapter as it is saved."""
+    rank_kinds: int = 0
+    """Averages that are kept of each trained parameter to move ranks by."""
     in_place: bool = False
     """Whether what is trained are parameters of the base itself."""
 
@@ -83,12 +86,18 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
         return _in_place(base, adapted, own)
     trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
     trained += [float32(f"{t.name}.saved", *t.shape) for t in _saved(base, adapter.modules_to_save)]
-    rank = adapter.r if isinstance(adapter, Lora | Vera) else 0
+    rank = adapter.r if isinstance(adapter, Lora | Vera | Adalora) else 0
     saved = [*trained]
     if isinstance(adapter, Lora) and adapter.takes_from_base:
         # What it began with is saved too, to be taken away.
         saved += [t for t in trained if t.name.endswith((".lora_A", ".lora_B"))]
-    return AdapterShape(adapted=adapted, rank=rank, trained=tuple(trained), saved=tuple(saved))
+    return AdapterShape(
+        adapted=adapted,
+        rank=rank,
+        trained=tuple(trained),
+        saved=tuple(saved),
+        rank_kinds=2 if isinstance(adapter, Adalora) else 0,
+    )
 
 
 def _adapted(base: BaseShape, adapter: Targeted) -> tuple[Adapted, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.plan.base_shape import Tensor
-from recipes.adapter import Boft, Ia3, Loha, Lokr, Lora, Oft, Ranked, Targeted, Vera
+from recipes.adapter import Adalora, Boft, Ia3, Loha, Lokr, Lora, Oft, Ranked, Targeted, Vera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,12 @@ def _lora(module: Adapted, adapter: Lora) -> _Made:
     yield "lora_B", (module.outputs, rank)
     if adapter.dora:
         yield "lora_magnitude_vector", (module.outputs,)
+
+
+def _adalora(module: Adapted, adapter: Adalora) -> _Made:
+    yield "lora_A", (adapter.first_r, module.inputs)
+    yield "lora_B", (module.outputs, adapter.first_r)
+    yield "lora_E", (adapter.first_r, 1)
 
 
 def _loha(module: Adapted, adapter: Loha) -> _Made:
@@ -123,6 +129,7 @@ def _vera(module: Adapted, adapter: Vera) -> _Made:
 
 _OF: dict[type, Callable[[Adapted, Any], _Made]] = {
     Lora: _lora,
+    Adalora: _adalora,
     Loha: _loha,
     Lokr: _lokr,
     Ia3: _ia3,

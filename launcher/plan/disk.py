@@ -39,7 +39,9 @@ def checkpoint_bytes(adapter: AdapterShape, optimizer: str) -> int:
         total += 4 * tensor.elements + _entry_bytes(tensor)
     for tensor in adapter.trained:
         state = state_of(optimizer, tensor)
-        total += 4 * tensor.elements + state.bytes + (1 + state.tensors) * _entry_bytes(tensor)
+        kinds = 1 + adapter.rank_kinds
+        total += 4 * kinds * tensor.elements + state.bytes
+        total += (kinds + state.tensors) * _entry_bytes(tensor)
     return total
 
 

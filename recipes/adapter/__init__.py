@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recipes.adapter.allocated import Adalora
 from recipes.adapter.in_place import Full, InPlace, LnTuning, Unfreeze
 from recipes.adapter.low_rank import Loha, Lokr, Lora, Ranked, Vera
 from recipes.adapter.other import OtherPeft
@@ -12,6 +13,7 @@ from recipes.adapter.targeted import REGEX, Layered, Targeted
 
 __all__ = [
     "REGEX",
+    "Adalora",
     "Adapter",
     "Boft",
     "Full",
@@ -36,6 +38,7 @@ __all__ = [
 
 Adapter = (
     Lora
+    | Adalora
     | Loha
     | Lokr
     | Ia3

@@ -66,8 +66,7 @@ class Lora(Ranked):
     """Train magnitude and direction apart (arXiv:2402.09353); slower."""
 
     initialization: Literal["kaiming", "gaussian", "orthogonal", "olora", "pissa"] = "kaiming"
-    """First values; olora (arXiv:2406.01775) and pissa (arXiv:2404.02948) take them from the base,
-    whose files stay valid: what is saved has twice the rank."""
+    """First values; pissa and olora take them from the base, and save twice the rank for it."""
 
     @property
     def takes_from_base(self) -> bool:

@@ -67,7 +67,7 @@ def test_a_key_belongs_to_kinds(recipe_file: Path):
         "adapter.block_size = 8: is no key of adapter.kind = ia3. Leave it out "
         "(adapter.block_size=null takes it back), or set adapter.kind to oft or boft",
         "adapter.r = 4: is no key of adapter.kind = ia3. Leave it out (adapter.r=null takes it "
-        "back), or set adapter.kind to lora, loha, lokr or vera",
+        "back), or set adapter.kind to lora, adalora, loha, lokr or vera",
     ]
     recipe_file.write_text(MINIMAL + "adapter: {r: 4}\n")
     assert load(recipe_file, ["adapter.kind=ia3", "adapter.r=null"]).recipe.adapter == Ia3()
@@ -75,7 +75,8 @@ def test_a_key_belongs_to_kinds(recipe_file: Path):
 
 @pytest.mark.parametrize("kind", schema.kinds("adapter"))
 def test_every_kind_has_defaults_and_survives_the_resolved_recipe(recipe_file: Path, kind: str):
-    loaded = load(recipe_file, [f"adapter.kind={kind}"])
+    method = ["adapter.method=HRA"] if kind == "peft" else []
+    loaded = load(recipe_file, [f"adapter.kind={kind}", *method])
     again = load_text(resolved.to_yaml(loaded).encode())
     assert again.recipe.adapter == loaded.recipe.adapter
     assert resolved.digest(again.recipe) == resolved.digest(loaded.recipe)
@@ -104,8 +105,9 @@ def test_all_problems_are_told_at_once(recipe_file: Path):
         "normalize_unicode, strip_html, strip_urls, strip_control, remove_punctuation, "
         "collapse_whitespace",
         "data.packing = 'maybe': has a wrong type; allowed: true or false",
-        "adapter.kind = 'lara': is no kind; allowed: one of lora, loha, lokr, ia3, oft, boft, "
-        "vera, ln_tuning. Did you mean 'lora'?",
+        "adapter.kind = 'lara': is no kind; allowed: one of lora, adalora, loha, lokr, ia3, "
+        "oft, boft, vera, ln_tuning, unfreeze, full, prompt_tuning, p_tuning, prefix_tuning, peft. "
+        "Did you mean 'lora'?",
         "train.steps = 'many': has a wrong type; allowed: a whole number or null",
         "train.betas = [0.9]: AdamW has two; allowed: two numbers, 0 ≤ value < 1",
         "zero.stage = 7: is no ZeRO stage; allowed: 0, 1, 2, 3",

@@ -94,8 +94,8 @@ def test_an_altered_file_is_noticed_and_passed_over(runs: dict, tmp_path: Path):
 def save(folders: Path, tmp_path: Path) -> Callable[..., Path]:
     """Saves what a new adapter holds after step 3, or a changed `state` of it."""
     base = load_base(folders / "llama", "causal_lm", torch.float32, "sdpa")
-    model = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0)
-    tensors = {name: p.detach().clone() for name, p in trainable(model).items()}
+    attached = attach(base, jobs.recipe().adapter, task="causal_lm", seed=0, steps=6)
+    tensors = {name: p.detach().clone() for name, p in trainable(attached.model).items()}
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
     whole = checkpoint.TrainerState(
         step=3, master=tensors, optimizer_name="adamw", optimizer={"exp_avg": copies}
@@ -106,7 +106,7 @@ def save(folders: Path, tmp_path: Path) -> Callable[..., Path]:
         change(whole)
         return checkpoint.save(
             tmp_path,
-            model,
+            attached,
             whole,
             shapes=shapes,
             origin=Origin(

@@ -85,7 +85,8 @@ def test_every_tensor_has_moved(runs: dict, cell: tuple[str, int]):
     assert masters
     for name in masters:
         assert last[name].isfinite().all()
-        assert not torch.equal(first[name], last[name]), name
+        is_lowered = ".lora_E." in name and not last[name].any()  # a rank that was taken away
+        assert is_lowered or not torch.equal(first[name], last[name]), name
 
 
 def test_every_kind_goes_on_bit_by_bit(folders: Path, runs: dict):
