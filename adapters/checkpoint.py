@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,10 +57,12 @@ def save(
     shapes: Mapping[str, torch.Size],
     origin: Origin,
     position: Position,
+    check: Callable[[Path], None] = lambda adapter: None,
 ) -> Path:
     """Write a checkpoint, read it back, and publish it; its folder appears whole or not at all.
 
     `shapes` are those of the adapter's parameters by name, as they were before any was sharded.
+    `check` is given the folder of the adapter before it is published, and may refuse it.
 
     Raises `StorageError` when it cannot be written, `CheckpointError` when it does not read back as
     it should, `TrainingError` when what was trained is no number.
@@ -81,6 +83,7 @@ def save(
         _check_tensors(adapter_folder(folder) / _ADAPTER, adapter)
         _check_tensors(folder / _STATE, tensors)
         _check_size(folder, [*adapter.values(), *tensors.values()])
+        check(adapter_folder(folder))
     return final
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import against_trl, checkpoint_bytes, resilience, scale, step_time
+from benchmarks import against_trl, checkpoint_bytes, kinds, resilience, scale, step_time
 from benchmarks.record import write_result
 
 BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "checkpoint_bytes": checkpoint_bytes.measure,
     "resilience": resilience.measure,
     "step_time": step_time.measure,
+    "kinds": kinds.measure,
     "against_trl": against_trl.measure,
     "scale": scale.measure,
 }

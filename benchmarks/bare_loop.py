@@ -36,7 +36,7 @@ def main(run_dir: Path, result: str, all_logits: bool) -> None:
     deepspeed.init_distributed(dist_init_required=False)
     torch.set_num_threads(1)
     recipe = load(run_dir / "recipe.yaml").recipe
-    batches, supervised = _batches(recipe, prepared_of(run_dir))
+    batches, supervised = batches_of(recipe, prepared_of(run_dir))
     engine = _engine(recipe)
     ends, losses = [], []
     for parts, number in zip(batches, supervised, strict=True):
@@ -54,7 +54,7 @@ def main(run_dir: Path, result: str, all_logits: bool) -> None:
     dist.destroy_process_group()
 
 
-def _batches(recipe: Recipe, prepared: Path) -> tuple[list[list[Batch]], list[int]]:
+def batches_of(recipe: Recipe, prepared: Path) -> tuple[list[list[Batch]], list[int]]:
     """This rank's micro-batches of every step, and the supervised tokens of the whole step."""
     split = open_split(prepared, "train")
     order = Order(

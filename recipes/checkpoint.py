@@ -29,6 +29,9 @@ class Checkpoint:
     best_by: Literal["loss", "accuracy", "f1"] = "loss"
     """Score on the held-out rows that tells which checkpoint is best."""
 
+    prove: bool = True
+    """Open a run's first checkpoint in a fresh process and compare its logits, before it counts."""
+
     def problems(self) -> Iterator[Problem]:
         for name in ("every_steps", "keep", "keep_every_steps"):
             value = getattr(self, name)

@@ -27,7 +27,7 @@ data:
 adapter: {{r: 4, alpha: 8, targets: [q_proj, v_proj]}}
 train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rate: 1e-2}}
 cluster: {{workers: 2}}
-checkpoint: {{every_steps: 4}}
+checkpoint: {{every_steps: 4, prove: false}}
 evaluate: {{choices: [w1, w2], max_new_tokens: 4}}
 storage: {{cache: cache}}
 """

@@ -17,17 +17,15 @@ import torch.distributed as dist
 from adapters import checkpoint, checkpoint_folder
 from adapters.base import load_base
 from adapters.base_copy import on_this_node
-from adapters.checkpoint_folder import Origin, Position, folder_of
+from adapters.checkpoint_folder import Position, folder_of
 from adapters.mirror import open_mirror
-from adapters.movement import check_moved
+from adapters.proof import Question
 from adapters.quantization import quantization_of
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import BadLossError, DataError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
-from recipes.resolved import digest
 from trainer import state
-from trainer.claim import is_replaced
 from trainer.device import rank_device
 from trainer.engine import Engine, build_engine
 from trainer.evaluation import Scored, predictions, score_rows, scores
@@ -36,12 +34,16 @@ from trainer.job import Job
 from trainer.loop import Loop, StepResult
 from trainer.order import Order, num_steps
 from trainer.peaks import gather_peaks
+from trainer.proof import Proof
+from trainer.publisher import Publisher
 from trainer.pulse import Pulse
 from trainer.record import Record
 from trainer.reporter import Reporter, SilentReporter
 from trainer.saver import Saver
 from trainer.shards import Split, open_split, read_manifest, training_digest
 from trainer.spikes import LossWatch
+
+_PROOF_TOKENS = 32
 
 
 def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, 
     rank = _Rank(job, reporter if dist.get_rank() == 0 else SilentReporter(), pulse or Pulse())
     if job.action == "evaluate":
         after = rank.evaluate("after")
-        rank.push_records()
+        rank.publisher.push_records()
         return {"after": after, "stopped": False}
     return rank.train()
 
@@ -100,6 +102,14 @@ class _Rank:
         self.last_saved = self.first_step
         self.checkpoint = job.resume_from
         self.engine = self._build()
+        self.publisher = Publisher(
+            job=job,
+            engine=self.engine,
+            data_digest=training_digest(self.manifest),
+            mirror=self.mirror,
+            reporter=self.reporter,
+            is_new=self.first_step == 0,
+        )
 
     def _base_here(self) -> Path:
         """Where this rank reads the base: on its node's own disk, if the recipe says so."""
@@ -157,7 +167,7 @@ class _Rank:
             after = self.evaluate("after")
         self._finish_saving()
         self.reporter.event("memory", {"ranks": gather_peaks(self.device)})
-        self.push_records()
+        self.publisher.push_records()
         return {
             "steps": done,
             "stopped": stopped,
@@ -236,6 +246,9 @@ class _Rank:
         self.pulse.mark("saving", step)
         self.saver.finish()
         gathered = state.gather(self.engine, step)
+        proof = None
+        if self.recipe.checkpoint.prove and self.last_saved == 0:
+            proof = Proof.of(self.engine, self._question())
         self.last_saved = step
         if gathered is not None:
             position = Position(
@@ -245,7 +258,21 @@ class _Rank:
                 scores=scores,
             )
             stall_s = time.perf_counter() - begin
-            self.saver.save(partial(self._write, gathered, position, stall_s))
+            self.saver.save(
+                partial(self.publisher.publish, gathered, position, stall_s=stall_s, proof=proof)
+            )
+
+    def _question(self) -> Question:
+        """What the first checkpoint is to answer when it is opened again."""
+        return Question(
+            base=self.recipe.base,
+            base_folder=self.base_folder,
+            task=self.recipe.task,
+            dtype="bfloat16" if self.engine.bfloat16 else "float32",
+            labels=self.manifest["labels"],
+            ids=tuple(self.split[0].input_ids[:_PROOF_TOKENS].tolist()),
+            on_gpu=self.device.type == "cuda",
+        )
 
     def _finish_saving(self) -> None:
         """Wait, on all ranks, until the last checkpoint is published."""
@@ -256,60 +283,6 @@ class _Rank:
         if self.last_saved > self.first_step:
             self.checkpoint = folder_of(self.job.run_dir / "checkpoints", self.last_saved)
         self.reporter.phase("saving", 1, 1)
-
-    def push_records(self) -> None:
-        """Bring what rank 0 wrote beside checkpoints to where else the run is kept."""
-        if self.is_first and not is_replaced(self.job.run_dir, self.job.token):
-            self.mirror.push("metrics.jsonl", "ledger", "evaluation")
-
-    def _write(self, saved: checkpoint.TrainerState, position: Position, stall_s: float) -> None:
-        """In the saver's thread: write, read back, publish. Training stood still for `stall_s`."""
-        begin = time.perf_counter()
-        if self.first_step == 0:
-            check_moved(saved, self.engine.first_values)
-        if is_replaced(self.job.run_dir, self.job.token):
-            return
-        checkpoints = self.job.run_dir / "checkpoints"
-        folder = checkpoint.save(
-            checkpoints,
-            self.engine.attached,
-            saved,
-            shapes=self.engine.shapes,
-            origin=Origin(
-                base=self.job.base,
-                recipe_digest=digest(self.recipe),
-                data_digest=training_digest(self.manifest),
-                dtype="bfloat16" if self.engine.bfloat16 else "float32",
-            ),
-            position=position,
-        )
-        if is_replaced(self.job.run_dir, self.job.token):
-            return
-        # First: a checkpoint that is there has the curve that leads to it.
-        self.push_records()
-        self.mirror.push_checkpoint(folder)
-        self._prune(folder)
-        self.reporter.event(
-            "checkpoint",
-            {
-                "step": saved.step,
-                "folder": str(folder),
-                "bytes": checkpoint_folder.total_bytes(folder),
-                "stall_s": stall_s,
-                "write_s": time.perf_counter() - begin,
-            },
-        )
-
-    def _prune(self, saved: Path) -> None:
-        rule = self.recipe.checkpoint
-        kept: dict[str, Any] = {
-            "keep": rule.keep,
-            "every": rule.keep_every_steps,
-            "best": rule.keep_best,
-            "by": rule.best_by,
-        }
-        checkpoint_folder.prune(saved, **kept)
-        self.mirror.prune(saved, **kept)
 
     def evaluate(self, when: str) -> dict[str, Any] | None:
         """Measure on the held-out rows and answer a few prompts; None without held-out rows."""

@@ -25,7 +25,7 @@ adapter: {{r: 4, alpha: 8, dropout: 0.1, targets: [q_proj, v_proj]}}
 train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rate: {rate}}}
 zero: {{stage: {stage}}}
 cluster: {{workers: 2, device: cpu}}
-checkpoint: {{every_steps: 20, keep: 3}}
+checkpoint: {{every_steps: 20, keep: 3, prove: false}}
 failure: {{max_restarts: 100, backoff_s: 0.5, start_s: 90, hang_s: 15}}
 evaluate: {{before: false, generate: 0}}
 storage: {{cache: cache, path: runs}}

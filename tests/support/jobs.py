@@ -35,7 +35,7 @@ def recipe(**changes: Any) -> Recipe:
             max_grad_norm=1.0,
             weight_decay=0.1,
         ),
-        checkpoint=Checkpoint(every_steps=3, keep=5),
+        checkpoint=Checkpoint(every_steps=3, keep=5, prove=False),
         evaluate=Evaluate(generate=0, before=False),
     )
     return dataclasses.replace(plain, **changes)
