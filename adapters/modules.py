@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from adapters.sharded import shape_of
 from recipes.adapter import REGEX
 from recipes.errors import AdapterError
 
@@ -100,6 +101,15 @@ def is_in_layers(name: str, layers: Sequence[int] | None) -> bool:
         return True
     found = _LAYER.match(name)
     return found is not None and int(found[1]) in layers
+
+
+def parameters(model: nn.Module, wanted: Sequence[str]) -> list[str] | None:
+    """Stacks of matrices that are adapted as they are, or None."""
+    names = [name for name, parameter in model.named_parameters() if len(shape_of(parameter)) == 3]
+    missing = [name for name in wanted if not matches(name, names)]
+    if missing:
+        raise AdapterError(_unmatched("adapter.target_parameters", missing, names))
+    return list(wanted) or None
 
 
 def to_save(model: nn.Module, wanted: Sequence[str]) -> list[str] | None:

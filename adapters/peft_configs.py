@@ -113,6 +113,7 @@ def _lora(model: PreTrainedModel, adapter: Lora, common: dict[str, Any]) -> Peft
         lora_dropout=adapter.dropout,
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
+        target_parameters=modules.parameters(model, adapter.target_parameters),
     )
 
 

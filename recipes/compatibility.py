@@ -69,6 +69,12 @@ FORBIDDEN = (
         nearest="Set base.quantization: nf4, or adapter.dora: false",
     ),
     Forbidden(
+        kinds=("experts",),
+        stages=(3,),
+        why="PEFT reads a stack of experts outside its module, where DeepSpeed does not gather it",
+        nearest="Set zero.stage: 2, or leave adapter.target_parameters out",
+    ),
+    Forbidden(
         kinds=("adalora",),
         stages=(1, 2, 3),
         why="PEFT judges a rank by its whole gradients, and these stages hand each worker a part",
@@ -99,6 +105,7 @@ VARIANTS = {
     "dora": "adapter.dora = true",
     "pissa": "adapter.initialization = pissa",
     "olora": "adapter.initialization = olora",
+    "experts": "adapter.target_parameters",
 }
 """Of lora, with how they are asked for."""
 
@@ -107,6 +114,8 @@ def kind_of(adapter: Adapter) -> str:
     """The kind as the table knows it."""
     if isinstance(adapter, Lora) and adapter.takes_from_base:
         return adapter.initialization
+    if isinstance(adapter, Lora) and adapter.target_parameters:
+        return "experts"
     return "dora" if isinstance(adapter, Lora) and adapter.dora else adapter.kind
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from launcher.plan.adapter_tensors import Adapted, float32, tensors_of
 from launcher.plan.base_shape import BaseShape, Tensor
+from launcher.plan.stacks import stack_tensors
 from launcher.plan.virtual_tokens import saved_tokens, virtual_tokens
 from recipes.adapter import (
     REGEX,
@@ -86,6 +87,8 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
         return _in_place(base, adapted, own)
     trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
     trained += [float32(f"{t.name}.saved", *t.shape) for t in _saved(base, adapter.modules_to_save)]
+    if isinstance(adapter, Lora):
+        trained += stack_tensors(base, adapter.target_parameters, adapter.r)
     rank = adapter.r if isinstance(adapter, Lora | Vera | Adalora) else 0
     saved = [*trained]
     if isinstance(adapter, Lora) and adapter.takes_from_base:

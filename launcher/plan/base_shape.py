@@ -101,13 +101,15 @@ class BaseShape:
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
         """Modules that can be adapted, by name: their weight's shape. As `adapters.attach` sees
-        them: no output head, no embedding, no stacked experts."""
+        them: no output head, no embedding, no stacked experts, no router before them."""
+        mixtures = {t.name.partition(".experts.")[0] for t in self.tensors if ".experts." in t.name}
         return {
             name: (tensor.shape[0], tensor.shape[1])
             for tensor in self.tensors
             if (name := tensor.name.removesuffix(".weight")) != tensor.name
             and len(tensor.shape) == 2
             and _is_linear(name)
+            and not (name.endswith((".gate", ".router")) and name.rpartition(".")[0] in mixtures)
         }
 
     @property

@@ -65,8 +65,28 @@ class Lora(Ranked):
     dora: bool = False
     """Train magnitude and direction apart (arXiv:2402.09353); slower."""
 
+    target_parameters: list[str] = field(default_factory=list)
+    """Stacks of matrices adapted besides, such as mlp.experts.gate_up_proj of a mixture of experts.
+    """
+
     initialization: Literal["kaiming", "gaussian", "orthogonal", "olora", "pissa"] = "kaiming"
     """First values; pissa and olora take them from the base, and save twice the rank for it."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from Ranked.problems(self)
+        apart = {
+            "dropout": self.dropout > 0,
+            "dora": self.dora,
+            "initialization": self.takes_from_base,
+        }
+        for name in [name for name, given in apart.items() if given and self.target_parameters]:
+            yield Problem(
+                path=f"adapter.{name}",
+                value=getattr(self, name),
+                message="cannot be had with adapter.target_parameters, whose stacks PEFT adapts as "
+                "a whole",
+                hint=f"Leave adapter.{name} out",
+            )
 
     @property
     def takes_from_base(self) -> bool:

@@ -61,6 +61,31 @@ def make_llama(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def make_moe(folder: Path, seed: int = 0) -> Path:
+    """A mixture of four experts, two for each token, with 2 layers of width 64, float32."""
+    import torch
+    from transformers import OlmoeConfig, OlmoeForCausalLM
+
+    torch.manual_seed(seed)
+    config = OlmoeConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=2,
+        initializer_range=0.2,
+    )
+    OlmoeForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
 def make_bert(folder: Path, seed: int = 0) -> Path:
     """A BERT with 2 layers of width 64, without a head, float32."""
     import torch

@@ -127,6 +127,25 @@ def test_every_kind_trains_what_peft_trains(bases: Path, adapter):
     assert adapter_shape(shape, adapter).parameters == found
 
 
+def test_stacks_of_experts(bases: Path):
+    """The files hold each expert apart, the model a stack of them."""
+    tiny.make_moe(bases / "moe")
+    shape = read_base_shape(bases / "moe", task="causal_lm", num_labels=2)
+    for adapter in (
+        Lora(r=3, target_parameters=["mlp.experts.gate_up_proj", "experts.down_proj"]),
+        Full(),
+    ):
+        found = trained_parameters(bases / "moe", adapter, task="causal_lm")
+        assert adapter_shape(shape, adapter).parameters == found
+    wrong = Lora(target_parameters=["mlp.experts.gate_proj"])
+    for fails in (
+        lambda: trained_parameters(bases / "moe", wrong, task="causal_lm"),
+        lambda: adapter_shape(shape, wrong),
+    ):
+        with pytest.raises(AdapterError, match="It has: down_proj, gate_up_proj"):
+            fails()
+
+
 def test_norms_of_other_bases(bases: Path):
     for name, task in (("gpt2", "causal_lm"), ("bert", "sequence_classification")):
         shape = read_base_shape(bases / name, task=task, num_labels=2)
