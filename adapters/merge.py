@@ -22,17 +22,18 @@ from recipes.errors import AdapterError, BaseModelError, CheckpointError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-# What adding a product of two matrices in another order changes; a wrong merge changes far more.
+# Of the largest logit of a row: what sums in another order change; a wrong merge changes far more.
 _TOLERANCE = 1e-4
 _GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A model in float32 on the CPU, and how far its logits are from those of base and adapter."""
+    """A model in float32 on the CPU."""
 
     model: PreTrainedModel
     difference: float
+    """How far its logits are from those of base and adapter, as a part of the largest logit."""
 
 
 def check_mergeable(adapter: Path, base: Path) -> None:
@@ -119,15 +120,16 @@ def _logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> list[torch
 def _difference(
     found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], adapter: Path
 ) -> float:
+    largest = 0.0
     for ours, theirs in zip(found, expected, strict=True):
-        if not torch.allclose(ours, theirs, rtol=_TOLERANCE, atol=_TOLERANCE):
+        difference = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0))
+        if not difference <= _TOLERANCE:  # NaN is not either
             raise AdapterError(
-                f"{adapter}: merged into the base it gives other logits, by up to "
-                f"{(ours - theirs).abs().max():.1e}; nothing is written. Export it with --adapter"
+                f"{adapter}: merged into the base it gives other logits, by up to {difference:.1e} "
+                "of the largest; nothing is written. Export it with --adapter"
             )
-    return max(
-        float((ours - theirs).abs().max()) for ours, theirs in zip(found, expected, strict=True)
-    )
+        largest = max(largest, difference)
+    return largest
 
 
 def _as_the_base_was(model: PreTrainedModel, base: Path) -> None:
@@ -149,6 +151,8 @@ def write(merged: Merged, folder: Path, *, base: Path, task: str, dtype: str, sh
         model.save_pretrained(folder, max_shard_size=shard)
     except SafetensorError as error:  # which hides the OSError that it was
         raise OSError(str(error)) from error
+    for file in folder.glob("*.safetensors"):
+        file.chmod((folder / "config.json").stat().st_mode)  # safetensors lets nobody else read it
     if (base / _GENERATION).is_file():  # word for word, whatever this version makes of it
         shutil.copyfile(base / _GENERATION, folder / _GENERATION)
     written = _digests(model)

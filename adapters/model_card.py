@@ -74,12 +74,10 @@ def adapter_card(facts: Facts) -> str:
 
 
 def merged_card(facts: Facts, *, dtype: str, difference: float) -> str:
-    """Of a whole model; `difference` is the largest between its logits and those of base and
-    adapter, both in float32."""
+    """Of a whole model; `difference` is that of `merge.Merged`."""
     front = _front(facts, "finetune", library_name="transformers", tags=[facts.kind, "shoal"])
     notes = [
-        f"The adapter was merged into the base in float32; on a few rows the logits of the two "
-        f"agreed to {difference:.1e}. Then the numbers were rounded to {dtype}.",
+        _merge_note(difference) + f" Then the numbers were rounded to {dtype}.",
         *_quantization_notes(facts),
     ]
     use = _code(_merged_lines(facts))
@@ -90,8 +88,7 @@ def gguf_card(facts: Facts, *, file: str, outtype: str, difference: float) -> st
     """Of a file for llama.cpp and what builds on it."""
     front = _front(facts, "quantized", library_name="gguf", tags=["gguf", facts.kind, "shoal"])
     notes = [
-        f"The adapter was merged into the base in float32; on a few rows the logits of the two "
-        f"agreed to {difference:.1e}. llama.cpp's converter then wrote it as {outtype}; what that "
+        _merge_note(difference) + f" llama.cpp's converter then wrote it as {outtype}; what that "
         "changes was not measured.",
         *_quantization_notes(facts),
     ]
@@ -184,6 +181,13 @@ def _data(facts: Facts) -> str:
         f"{rows.train_samples:,} samples in {rows.train_sequences:,} sequences, "
         f"{rows.supervised_tokens:,} of {rows.train_tokens:,} tokens supervised; "
         f"{rows.held_out_samples:,} samples held out. {digest}{labels}"
+    )
+
+
+def _merge_note(difference: float) -> str:
+    return (
+        "The adapter was merged into the base in float32. On a few rows what was merged gave the "
+        f"logits of base and adapter, to {difference:.0e} of the largest."
     )
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _ROWS, _TOKENS = 3, 64
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _SIZE = re.compile(r"[1-9]\d*(KB|MB|GB)")
-_DTYPE_OF = {"f32": "float32", "f16": "float16"}
+_DTYPE_OF = {"bf16": "bfloat16", "f16": "float16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +135,15 @@ def export_gguf(
     base = _base(source)
     file = f"{source.name}-{outtype}.gguf"
     with quiet_transformers():
-        # Wider than what is asked for, so that numbers are rounded once.
-        dtype = _prepare(source, base, target.folder, _DTYPE_OF.get(outtype, "bfloat16"), display)
+        # As wide as can be where the converter rounds, so that numbers are rounded once.
+        dtype = _prepare(source, base, target.folder, _DTYPE_OF.get(outtype, "float32"), display)
         merged = _merge(source, base, display)
         with _appearing(target.folder) as folder:
             model = folder / ".merged"
             model.mkdir()
             _write(merged, model, source, base, dtype=dtype, shard="5GB", display=display)
             display.phase("converting", 0, 0)
-            gguf.convert(converter, model, folder / file, outtype)
+            gguf.convert(converter, model, folder / file, outtype, name=source.name)
             display.phase("converting", 1, 1)
             shutil.rmtree(model)
             copy_licences(base, folder)

@@ -51,9 +51,13 @@ def find_converter(given: str | None) -> list[str] | None:
     return command
 
 
-def convert(converter: Sequence[str], model: Path, file: Path, outtype: str) -> None:
-    """Make one file of a merged model. Raises `ClusterError` with the converter's last words."""
-    command = [*converter, str(model), "--outfile", str(file), "--outtype", outtype]
+def convert(converter: Sequence[str], model: Path, file: Path, outtype: str, *, name: str) -> None:
+    """Make one file of a merged model, which calls itself `name`.
+
+    Raises `ClusterError` with the converter's last words.
+    """
+    options = ["--outfile", str(file), "--outtype", outtype, "--model-name", name]
+    command = [*converter, str(model), *options]
     try:
         # A converter of its own environment must not see this one's packages.
         run(command, timeout_s=_TIMEOUT_S, without=("PYTHONPATH",))
