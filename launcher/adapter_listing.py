@@ -199,7 +199,10 @@ def _measured(scores: Mapping[str, float], losses: Sequence[float]) -> str:
 
 
 def rows(adapters: Sequence[Adapter]) -> list[list[str]]:
-    """Rows for a table: those of one base stand together."""
+    """Rows for a table: those of one base stand together, whatever they call it."""
+    first: dict[str, str] = {}
+    for one in sorted(adapters, key=lambda one: _short(one.base)):
+        first.setdefault(one.base_digest, _short(one.base))
     return [
         [
             f"{_short(one.base)} {one.base_digest[:12]}",
@@ -209,7 +212,9 @@ def rows(adapters: Sequence[Adapter]) -> list[list[str]]:
             bytes_text(one.bytes),
             one.measured,
         ]
-        for one in sorted(adapters, key=lambda one: (_short(one.base), one.base_digest, one.name))
+        for one in sorted(
+            adapters, key=lambda one: (first[one.base_digest], one.base_digest, one.name)
+        )
     ]
 
 

@@ -136,7 +136,8 @@ def export_gguf(
     file = f"{source.name}-{outtype}.gguf"
     with quiet_transformers():
         # As wide as can be where the converter rounds, so that numbers are rounded once.
-        dtype = _prepare(source, base, target.folder, _DTYPE_OF.get(outtype, "float32"), display)
+        dtype = _DTYPE_OF.get(outtype, "float32")
+        _prepare(source, base, target.folder, dtype, display, beside=gguf.OUTTYPES[outtype])
         merged = _merge(source, base, display)
         with _appearing(target.folder) as folder:
             model = folder / ".merged"
@@ -167,16 +168,26 @@ def _base(source: Exportable) -> Path:
 
 
 def _prepare(
-    source: Exportable, base: Path, target: Path, dtype: str | None, display: Display
+    source: Exportable,
+    base: Path,
+    target: Path,
+    dtype: str | None,
+    display: Display,
+    *,
+    beside: float = 0.0,
 ) -> str:
-    """What can be found wrong before the base is read: in which dtype to write."""
+    """What can be found wrong before the base is read: in which dtype to write.
+
+    `beside` are bytes that each number takes in what else is written.
+    """
     from adapters.merge import check_mergeable, stored
 
     check_mergeable(adapter_folder(source.checkpoint), base)
     labels(source)
     kept = stored(base)
     dtype = dtype or kept.default_dtype(base)
-    needed, free = kept.numbers * _BYTES[dtype], shutil.disk_usage(existing(target)).free
+    needed = int(kept.numbers * (_BYTES[dtype] + beside))
+    free = shutil.disk_usage(existing(target)).free
     if needed > free:
         raise StorageError(
             f"{target}: there is room for {free:,} bytes, and the model takes {needed:,}. Name "

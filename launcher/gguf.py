@@ -7,6 +7,7 @@ knows. So it is run where a person has it.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import struct
@@ -16,8 +17,8 @@ from pathlib import Path
 from cluster.process import CommandError, run
 from recipes.errors import ClusterError, RecipeError
 
-OUTTYPES = ("f32", "f16", "bf16", "q8_0")
-"""What the converter writes by itself."""
+OUTTYPES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+"""What the converter writes by itself, with the bytes that a number takes."""
 SCRIPT = "convert_hf_to_gguf.py"
 # As llama.cpp, its packages of distributions, and its copies on the index call it.
 _NAMES = (SCRIPT, "llama-convert-hf-to-gguf", "convert-hf-to-gguf")
@@ -62,11 +63,16 @@ def convert(converter: Sequence[str], model: Path, file: Path, outtype: str, *, 
         # A converter of its own environment must not see this one's packages.
         run(command, timeout_s=_TIMEOUT_S, without=("PYTHONPATH",))
     except CommandError as error:
-        why = error.stderr.splitlines()[-1] if error.stderr else ""
-        raise ClusterError(
-            f"--converter: `{shlex.join(converter)}` {error.why}: {why or 'it said nothing'}"
-        ) from error
+        why = _last_word(error.stderr)
+        raise ClusterError(f"--converter: `{shlex.join(converter)}` {error.why}: {why}") from error
     _check(file, converter)
+
+
+def _last_word(stderr: str) -> str:
+    """The line that tells what was wrong; a bar of its progress may come after it."""
+    lines = stderr.splitlines()
+    errors = [line for line in lines if re.match(r"\w+(Error|Exception): ", line)]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 def _check(file: Path, converter: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ def storage(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     first = make_run(folder / "b", base="/models/small", digest="1")
     make_run(folder / "a", base="org/large", digest="2", kind="ia3")
-    make_run(folder / "c", base="/elsewhere/small", digest="1", kind="full")
+    make_run(folder / "c", base="org/small", digest="1", kind="full")
     make_run(folder / "empty", base="org/large", digest="2", steps=())
     export(first, folder / "exported")
     (folder / "notes").mkdir()
@@ -72,7 +72,7 @@ def test_those_of_one_base_stand_together(storage: Path):
     assert [[row[0], Path(row[1]).name, *row[2:4], row[5]] for row in found] == [
         ["org/large 222222222222", "a", "12", "ia3", "loss 1.500"],
         ["small 111111111111", "b", "12", "lora", "loss 1.500"],
-        ["small 111111111111", "c", "12", "full", "loss 1.500"],
+        ["org/small 111111111111", "c", "12", "full", "loss 1.500"],
         ["small 111111111111", "exported", "2", "lora", "accuracy 0.875"],
     ]
     assert all(row[4].endswith(" KiB") for row in found)
