@@ -100,6 +100,7 @@ def merge(
     """
     check_mergeable(adapter, base)
     loaded = load_base(base, task, torch.float32, "sdpa", labels=labels).model
+    tied = bool(getattr(loaded.config, "tie_word_embeddings", False))
     try:
         adapted = PeftModel.from_pretrained(loaded, str(adapter)).eval()
         expected = _logits(adapted, rows)
@@ -107,9 +108,8 @@ def merge(
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())[:300]
         raise AdapterError(f"{adapter}: cannot be merged into {base}: {why}") from error
-    difference = _difference(_logits(model, rows), expected, adapter)
-    _as_the_base_was(model, base)
-    return Merged(model, difference)
+    _as_the_base_was(model, base, tied=tied)
+    return Merged(model, _difference(_logits(model, rows), expected, adapter))
 
 
 @torch.no_grad()
@@ -132,9 +132,16 @@ def _difference(
     return largest
 
 
-def _as_the_base_was(model: PreTrainedModel, base: Path) -> None:
-    """Training needs no cache of keys and values; generating does."""
+def _as_the_base_was(model: PreTrainedModel, base: Path, *, tied: bool) -> None:
+    """Training needs no cache of keys and values; generating does. A matrix that the base has at
+    both ends, and PEFT twice, becomes one again if both are still equal."""
     model.config.use_cache = read_config(base).get("use_cache", True)
+    head = model.get_output_embeddings()
+    if tied and head is not None:
+        words: Any = model.get_input_embeddings()
+        if torch.equal(words.weight, head.weight):
+            model.config.tie_word_embeddings = True
+            model.tie_weights()
 
 
 def write(merged: Merged, folder: Path, *, base: Path, task: str, dtype: str, shard: str) -> None:

@@ -186,7 +186,8 @@ def _adapter(
 
 def _kind(recipe: bytes, config: bytes | None) -> str:
     """As the recipe calls it; PEFT has one name for several of shoal's kinds."""
-    if (match := _KIND.search(recipe)) is not None:
+    match = _KIND.search(recipe)
+    if match is not None and match[1] != b"peft":
         return match[1].decode()
     return str(json.loads(config or b"{}").get("peft_type", "unknown")).lower()
 

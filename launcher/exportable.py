@@ -16,7 +16,9 @@ from adapters.mirror import open_mirror
 from adapters.model_card import Facts, Rows
 from launcher import runs
 from recipes import resolved
+from recipes.adapter import Adapter, OtherPeft
 from recipes.address import last_name
+from recipes.compatibility import kind_of
 from recipes.errors import CheckpointError, DataError, RecipeError
 from recipes.listing import listed
 from recipes.load import load
@@ -159,7 +161,7 @@ def facts(source: Exportable, hub_id: str | None) -> Facts:
         run=source.name,
         description=source.recipe.description,
         task=source.recipe.task,
-        kind=source.recipe.adapter.kind,
+        kind=_kind(source.recipe.adapter),
         step=source.step,
         base=origin.base,
         hub_id=hub_id,
@@ -173,6 +175,10 @@ def facts(source: Exportable, hub_id: str | None) -> Facts:
         after=source.after,
         versions={name: version(name) for name in _LIBRARIES},
     )
+
+
+def _kind(adapter: Adapter) -> str:
+    return adapter.method.lower() if isinstance(adapter, OtherPeft) else kind_of(adapter)
 
 
 def check_hub_id(name: str) -> None:

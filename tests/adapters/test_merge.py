@@ -12,13 +12,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from adapters.attach import attach
+from adapters.attached import trainable
 from adapters.base import load_base
 from adapters.merge import Merged, check_mergeable, merge, stored, write
-from recipes.adapter import Adapter, Lora
+from recipes.adapter import Adapter, Full, Lora, VirtualTokens
 from recipes.errors import AdapterError, BaseModelError, CheckpointError
 from support import tiny
 from support.adapters import ADAPTERS
 
+PROMPTS = [name for name, adapter in ADAPTERS.items() if isinstance(adapter, VirtualTokens)]
+MERGED = [name for name in ADAPTERS if name not in PROMPTS]
 ROWS = [list(range(6, 16)), list(range(40, 60))]
 
 
@@ -30,16 +33,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_adapter(base: Path, folder: Path, adapter: Adapter) -> Path:
-    """An adapter as PEFT saves it, whose every number differs from where it began."""
-    model = attach(
-        load_base(base, "causal_lm", torch.float32, "sdpa"), adapter, task="causal_lm", seed=1
-    )
+    """An adapter as checkpoints hold it, whose every number differs from where it began."""
+    loaded = load_base(base, "causal_lm", torch.float32, "sdpa")
+    attached = attach(loaded, adapter, task="causal_lm", seed=1, steps=10)
     generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    moved = {
+        name: parameter.detach() + 0.05 * torch.randn(parameter.shape, generator=generator)
+        for name, parameter in trainable(attached.model).items()
+    }
+    attached.config.save_pretrained(str(folder))
+    saved = {name: tensor.contiguous() for name, tensor in attached.saved(moved).items()}
+    save_file(saved, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -69,7 +73,7 @@ def logits_of_both(base: Path, adapter: Path) -> torch.Tensor:
     return logits(peft.PeftModel.from_pretrained(plain, str(adapter)).eval())
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", MERGED)
 def test_every_kind_is_merged_to_the_same_logits(base: Path, tmp_path: Path, name: str):
     adapter = make_adapter(base, tmp_path / "adapter", ADAPTERS[name])
     untrained = logits(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
@@ -101,17 +105,28 @@ def test_what_is_written_opens_alone(
     assert len(modes) == 1, "some files cannot be read by those who read the others"
 
 
-def test_embeddings_that_training_parted_stay_apart(tmp_path: Path):
-    """A base shares one matrix between its ends; an adapter that has a head of its own does not."""
-    base = tiny.make_llama(tmp_path / "llama")
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that has one matrix at both of its ends."""
+    base = tiny.make_llama(tmp_path_factory.mktemp("bases") / "tied")
     model = AutoModelForCausalLM.from_pretrained(base)
     model.config.tie_word_embeddings = True
     model.tie_weights()
     model.save_pretrained(base)
-    adapter = make_adapter(base, tmp_path / "adapter", Lora(r=4, modules_to_save=["lm_head"]))
-    folder = write_to(tmp_path / "merged", merged_of(base, adapter), base, "float32")
+    return base
+
+
+@pytest.mark.parametrize(
+    ("adapter", "stays"), [(Lora(r=4, modules_to_save=["lm_head"]), False), (Full(), True)]
+)
+def test_a_matrix_at_both_ends(tied: Path, tmp_path: Path, adapter: Adapter, stays: bool):
+    """It is one still if training left it one."""
+    saved = make_adapter(tied, tmp_path / "adapter", adapter)
+    folder = write_to(tmp_path / "merged", merged_of(tied, saved), tied, "float32")
     opened = AutoModelForCausalLM.from_pretrained(folder)
-    torch.testing.assert_close(logits(opened), logits_of_both(base, adapter), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(opened), logits_of_both(tied, saved), rtol=1e-4, atol=1e-4)
+    assert opened.config.tie_word_embeddings == stays
+    assert ("lm_head.weight" in load_file(folder / "model.safetensors")) != stays
 
 
 def test_numbers_too_large_for_float16(base: Path, lora: Path, tmp_path: Path):
@@ -150,19 +165,11 @@ def test_what_does_not_read_back_is_refused(
         write_to(tmp_path / "merged", merged_of(base, lora), base, "float32")
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-        peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-        peft.PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-    ],
-    ids=lambda config: config.peft_type.value,
-)
-def test_prompts_have_no_merge(base: Path, tmp_path: Path, config: peft.PeftConfig):
-    config.save_pretrained(str(tmp_path))
-    with pytest.raises(AdapterError, match=f"{config.peft_type.value} is no change of weights"):
-        check_mergeable(tmp_path, base)
+@pytest.mark.parametrize("name", PROMPTS)
+def test_virtual_tokens_have_no_merge(base: Path, tmp_path: Path, name: str):
+    adapter = make_adapter(base, tmp_path / "adapter", ADAPTERS[name])
+    with pytest.raises(AdapterError, match=r"_TUNING is no change of weights but something"):
+        check_mergeable(adapter, base)
 
 
 def test_a_base_of_quantised_files_is_refused(base: Path, lora: Path, tmp_path: Path):

@@ -48,7 +48,7 @@ def recipes(root: Path) -> dict[str, Recipe]:
             name=name,
             base=Base(source=str(root / base), dtype="float32"),
             train=TRAIN,
-            checkpoint=Checkpoint(every_steps=2, keep=5),
+            checkpoint=Checkpoint(every_steps=2, keep=5, prove=False),
             storage=Storage(path=str(root / "runs"), cache=str(root / "cache")),
             **changes,
         )
