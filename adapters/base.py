@@ -25,6 +25,11 @@ _MODEL_OF_TASK = {
 }
 
 
+def model_class(task: str) -> Any:
+    """The class of transformers by which a model for a task is opened."""
+    return _MODEL_OF_TASK[task]
+
+
 def empty_base(folder: Path, *, task: str) -> PreTrainedModel:
     """The base's modules with whatever values the current device gives: shapes on `meta`."""
     try:

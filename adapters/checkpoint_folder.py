@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,17 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(folder: Path, origin: Origin, position: Position) -> None:
-    """Seal a checkpoint whose other files are all written."""
+def write_manifest(
+    folder: Path, origin: Origin, position: Position, *, without: Collection[str] = ()
+) -> None:
+    """Seal a checkpoint whose other files are all written; some may be left `without` a hash."""
     manifest = {
         **asdict(position),
         **asdict(origin),
         "files": {
             str(file.relative_to(folder)): sha256(file)
             for file in sorted(folder.rglob("*"))
-            if file.is_file()
+            if file.is_file() and file.name not in without
         },
     }
     (folder / MANIFEST).write_text(_sealed(manifest), encoding="utf-8")
@@ -96,6 +98,17 @@ def _seal(manifest: Mapping[str, Any]) -> str:
     """sha256 of what a manifest says, its seal left out (hex, 64 characters)."""
     said = {key: value for key, value in manifest.items() if key != _SEAL}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def read_origin(folder: Path) -> Origin:
+    """What a checkpoint belongs to."""
+    manifest = read_manifest(folder)
+    return Origin(
+        base=BaseRef(**manifest["base"]),
+        recipe_digest=manifest["recipe_digest"],
+        data_digest=manifest["data_digest"],
+        dtype=manifest["dtype"],
+    )
 
 
 def read_position(folder: Path) -> Position:

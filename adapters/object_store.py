@@ -95,7 +95,12 @@ class ObjectStore:
 
     def names(self, below: str = "") -> list[str]:
         """Every object below a name, sorted."""
-        return [name for name, is_file in self._listed(below, recursive=True) if is_file]
+        return list(self.sizes(below))
+
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Every object below a name, sorted, with its size (bytes)."""
+        listed = self._listed(below, recursive=True)
+        return {name: size for name, size in listed if size is not None}
 
     def children(self, below: str = "") -> list[str]:
         """The first parts of the names below a name, sorted."""
@@ -133,14 +138,17 @@ class ObjectStore:
         finally:
             self.delete(name)
 
-    def _listed(self, below: str, *, recursive: bool) -> list[tuple[str, bool]]:
+    def _listed(self, below: str, *, recursive: bool) -> list[tuple[str, int | None]]:
+        """Names with sizes; what is only a part of names has none."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self._path(below), recursive=recursive, allow_not_found=True)
         found = self._try(below, lambda: self._files.get_file_info(selector))
-        return sorted(
-            (info.path[len(self._root) + 1 :], info.type == FileType.File) for info in found
-        )
+        sizes = [
+            (info.path[len(self._root) + 1 :], info.size if info.type == FileType.File else None)
+            for info in found
+        ]
+        return sorted(sizes, key=lambda one: one[0])
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

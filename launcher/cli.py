@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cluster.inside import is_submitted
+from launcher import adapter_commands
 from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
 from launcher.exits import exit_as, interruptible, status_of
 from launcher.install import check_install
@@ -256,7 +257,8 @@ def verify(
         str,
         typer.Argument(
             metavar="PATH|RUN",
-            help="A run, or the folder of a checkpoint, an adapter, prepared data or a base.",
+            help="A run, or the folder of a checkpoint, an export, an adapter, prepared data or a "
+            "base.",
         ),
     ],
 ) -> None:
@@ -268,7 +270,7 @@ def verify(
     from launcher.verify import lines, verify_path
 
     folder = Path(path).expanduser()
-    if not folder.is_dir() or (folder / "recipe.yaml").is_file():
+    if not folder.is_dir() or runs.is_run(folder):
         folder = runs.find(path, Path.cwd() / "runs")
     verdicts = verify_path(folder.resolve())
     for line in lines(verdicts):
@@ -314,6 +316,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.add_typer(commands)
+app.add_typer(adapter_commands.commands)
 
 
 @app.callback()

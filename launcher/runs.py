@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from adapters.exported import is_export
 from adapters.mirror import address_of, open_mirror
 from launcher import kept_runs, run_names
 from recipes import resolved
@@ -77,7 +78,12 @@ def _latest(storage: Path, name: str) -> Path | None:
 
 def names(storage: Path) -> list[str]:
     """All runs of a folder, sorted."""
-    return sorted(file.parent.name for file in storage.glob("*/recipe.yaml"))
+    return sorted(file.parent.name for file in storage.glob("*/recipe.yaml") if is_run(file.parent))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: what was exported holds a recipe too."""
+    return (folder / "recipe.yaml").is_file() and not is_export(folder)
 
 
 def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
@@ -89,12 +95,14 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
     if is_address(reference):
         return kept_runs.find(reference, overrides)
     folder = Path(reference).expanduser()
-    if (folder / "recipe.yaml").is_file():
+    if is_run(folder):
         open_mirror(folder).fetch_records()
         return folder.resolve()
     newest = _latest(storage, reference)
     if newest is not None:
         return newest.resolve()
+    if is_export(folder):
+        raise CheckpointError(f"{reference}: was exported from a run, and is none. Name the run")
     known = names(storage)
     near = run_names.near(reference, known)
     hint = f"Did you mean {near}?" if near else f"Runs in {storage}: {listed(known) or 'none'}"

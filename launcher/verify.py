@@ -18,14 +18,20 @@ from adapters.checkpoint_folder import (
     total_bytes,
     verify,
 )
+from adapters.exported import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    PICKLES,
+    is_export,
+    kind_of,
+    kind_of_adapter,
+    verify_export,
+)
 from launcher.plan.report import bytes_text
+from launcher.runs import is_run
 from recipes.errors import BaseModelError, CheckpointError, DataError, ShoalError
 from recipes.files import sha256
 from trainer import shards
-
-_ADAPTER_CONFIG = "adapter_config.json"
-_ADAPTER = "adapter_model.safetensors"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,7 @@ def verify_path(path: Path) -> list[Verdict]:
 
     Raises `CheckpointError` when nothing that shoal knows lies there.
     """
-    if (path / "recipe.yaml").is_file():
+    if is_run(path):
         checkpoints = sorted((path / "checkpoints").glob("step_*"))
         if not checkpoints:
             raise CheckpointError(f"{path}: this run has no checkpoint yet")
@@ -56,7 +62,9 @@ def verify_path(path: Path) -> list[Verdict]:
             return [_verdict(path, look)]
     there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) if path.is_dir() else ""
     found = f"it holds {there}" if there else "there is no such folder, or it is empty"
-    raise CheckpointError(f"{path}: is no run, checkpoint, adapter, prepared data or base; {found}")
+    raise CheckpointError(
+        f"{path}: is no run, checkpoint, export, adapter, prepared data or base; {found}"
+    )
 
 
 def _verdict(path: Path, look: Callable[[Path], str]) -> Verdict:
@@ -77,6 +85,16 @@ def _checkpoint(folder: Path) -> str:
     )
 
 
+def _export(folder: Path) -> str:
+    manifest = verify_export(folder)
+    base, kind = manifest["base"], kind_of(manifest)
+    what = f"{kind_of_adapter(folder)} adapter" if kind == "adapter" else kind
+    return (
+        f"exported {what} of step {manifest['step']}, {bytes_text(total_bytes(folder))}, made on "
+        f"{base['source']} (base {base['digest'][:12]}, data {manifest['data_digest'][:12]})"
+    )
+
+
 def _adapter(folder: Path) -> str:
     """By the manifest where it lies in a checkpoint; elsewhere only whether its file is whole."""
     kind = _kind_of(folder)
@@ -88,23 +106,20 @@ def _adapter(folder: Path) -> str:
                 raise CheckpointError(f"{file}: differs from what was saved")
         base = read_manifest(checkpoint)["base"]
         return f"{kind} on {base['source']} (base {base['digest'][:12]})"
-    numbers = _numbers(folder / _ADAPTER)
-    named = _json(folder / _ADAPTER_CONFIG).get("base_model_name_or_path")
+    numbers = _numbers(folder / ADAPTER_WEIGHTS)
+    named = _json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     return f"{kind}, {numbers:,} numbers, on {named}; it names no digest of its base"
 
 
 def _kind_of(folder: Path) -> str:
-    kind = _json(folder / _ADAPTER_CONFIG).get("peft_type")
-    if not isinstance(kind, str):
-        raise CheckpointError(f"{folder / _ADAPTER_CONFIG}: names no peft_type")
-    return f"{kind} adapter"
+    return f"{kind_of_adapter(folder)} adapter"
 
 
 def _numbers(file: Path) -> int:
     """How many numbers the tensors of a file hold. Raises `CheckpointError` when it is torn, or
     holds an empty one."""
     if not file.is_file():
-        pickles = [found.name for pattern in _PICKLES for found in file.parent.glob(pattern)]
+        pickles = [found.name for pattern in PICKLES for found in file.parent.glob(pattern)]
         if pickles:
             raise CheckpointError(
                 f"{file.parent / pickles[0]}: is a pickle, which can run code when it is read; it "
@@ -168,8 +183,9 @@ def _is_prepared(path: Path) -> bool:
 
 
 _KINDS: tuple[tuple[Callable[[Path], bool], Callable[[Path], str]], ...] = (
-    (lambda path: (path / _ADAPTER_CONFIG).is_file(), _adapter),
     (lambda path: (path / "adapter").is_dir() or path.name.startswith("step_"), _checkpoint),
+    (is_export, _export),
+    (lambda path: (path / ADAPTER_CONFIG).is_file(), _adapter),
     (_is_prepared, _prepared),
     (lambda path: (path / "config.json").is_file(), _base),
 )

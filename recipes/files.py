@@ -16,17 +16,21 @@ _BLOCK_BYTES = 16 * 2**10
 
 
 @contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill beside `final`, renamed to it at the end, removed when something fails.
 
-    When `final` exists by then it is left as it is and the new folder is dropped.
+    When `final` exists by then it is left as it is and the new folder is dropped, or with `replace`
+    it is deleted once the new one is ready.
     """
     aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
+    old = aside.with_name(f"{aside.name}.old")
     try:
         aside.mkdir(parents=True)
         yield aside
         for file in aside.rglob("*"):
             _sync(file)
+        if replace and final.is_dir():
+            final.rename(old)
         try:
             aside.rename(final)
         except OSError:
@@ -38,6 +42,9 @@ def whole_folder(final: Path) -> Iterator[Path]:
         raise StorageError(f"{final}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if old.is_dir() and not final.is_dir():
+            old.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -54,7 +54,7 @@ def work(job: Job, reporter: Reporter, pulse: Pulse | None = None) -> dict[str, 
     """
     rank = _Rank(job, reporter if dist.get_rank() == 0 else SilentReporter(), pulse or Pulse())
     if job.action == "evaluate":
-        after = rank.evaluate("after")
+        after = rank.evaluate("after", rank.first_step)
         rank.publisher.push_records()
         return {"after": after, "stopped": False}
     return rank.train()
@@ -160,11 +160,11 @@ class _Rank:
 
     def train(self) -> dict[str, Any]:
         if self.recipe.evaluate.before and self.first_step == 0:
-            self.evaluate("before")
+            self.evaluate("before", 0)
         done, stopped = self._run_steps()
         after = None
         if self.recipe.evaluate.after and not stopped:
-            after = self.evaluate("after")
+            after = self.evaluate("after", done)
         self._finish_saving()
         self.reporter.event("memory", {"ranks": gather_peaks(self.device)})
         self.publisher.push_records()
@@ -197,7 +197,7 @@ class _Rank:
             last = result.step == self.num_steps
             measured = None
             if not last and _due(result.step, self.recipe.evaluate.every_steps):
-                measured = self.evaluate(f"step_{result.step:06d}")
+                measured = self.evaluate(f"step_{result.step:06d}", result.step)
             planned = _due(result.step, self.recipe.checkpoint.every_steps)
             if last or planned or measured or result.stop or result.save:
                 self._save(result.step, measured["scores"] if measured else {})
@@ -284,8 +284,9 @@ class _Rank:
             self.checkpoint = folder_of(self.job.run_dir / "checkpoints", self.last_saved)
         self.reporter.phase("saving", 1, 1)
 
-    def evaluate(self, when: str) -> dict[str, Any] | None:
-        """Measure on the held-out rows and answer a few prompts; None without held-out rows."""
+    def evaluate(self, when: str, step: int) -> dict[str, Any] | None:
+        """Measure on the held-out rows what `step` steps have made, and answer a few prompts; None
+        without held-out rows."""
         if self.manifest["splits"]["held_out"]["rows"] == 0:
             return None
         self.pulse.mark("evaluating", 0)
@@ -299,7 +300,7 @@ class _Rank:
             pad_token_id=self.pad_token_id,
             progress=lambda done, total: self.reporter.phase(name, done, total),
         )
-        found = {"scores": scores(rows), "answers": self._answers(when)}
+        found = {"step": step, "scores": scores(rows), "answers": self._answers(when)}
         if self.is_first:
             self._write_evaluation(when, found, rows)
         self.reporter.event("evaluated", {"when": when, **found})

@@ -28,11 +28,11 @@ def train_and_ask(root: Path, chosen: Mapping[Any, Recipe], label: str = "asked"
     logits: list[torch.Tensor] = []
     evaluate = worker._Rank.evaluate
 
-    def evaluate_and_ask(rank: worker._Rank, when: str) -> object:
+    def evaluate_and_ask(rank: worker._Rank, when: str, step: int) -> object:
         rank.engine.model.eval()
         with torch.no_grad():
             logits.append(rank.engine.deepspeed(input_ids=ids(), use_cache=False).logits)
-        return evaluate(rank, when)
+        return evaluate(rank, when, step)
 
     worker._Rank.evaluate = evaluate_and_ask  # type: ignore[method-assign]
     try:

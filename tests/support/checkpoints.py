@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.base_ref import BaseRef
-from adapters.checkpoint_folder import Origin, Position, folder_of, write_manifest
+from adapters.checkpoint_folder import (
+    MANIFEST,
+    Origin,
+    Position,
+    folder_of,
+    read_origin,
+    read_position,
+    write_manifest,
+)
 
 FILES = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "trainer_state/state")
 
@@ -27,4 +35,12 @@ def make_checkpoint(
         Origin(base=base, recipe_digest="r", data_digest="d", dtype="float32"),
         Position(step=step, scores=scores or {}),
     )
+    return folder
+
+
+def reseal_files(folder: Path) -> Path:
+    """Let a checkpoint's manifest name its files as they are now."""
+    origin, position = read_origin(folder), read_position(folder)
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, origin, position)
     return folder

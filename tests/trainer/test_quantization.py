@@ -215,11 +215,11 @@ def _whole_bytes(folders: Path) -> int:
     kept = []
     evaluate = worker._Rank.evaluate
 
-    def look(rank: worker._Rank, when: str) -> object:
+    def look(rank: worker._Rank, when: str, step: int) -> object:
         for module in rank.engine.model.modules():
             if (whole := getattr(getattr(module, "state", None), "CB", None)) is not None:
                 kept.append(whole.numel())
-        return evaluate(rank, when)
+        return evaluate(rank, when, step)
 
     worker._Rank.evaluate = look  # type: ignore[method-assign]
     jobs.train(folders, "whole", recipe_of(("int8", "lora", 3)))
