@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ class Plan:
     """Whether the rows are estimated from the sizes of files."""
     base_parameters: int | None
     trained_parameters: int | None
+    adapted: Mapping[str, int]
+    """Modules that the adapter changes, by the last part of their names: how many of each."""
     element_bytes: int
     batch: MicroBatch
     memory: Memory | None
@@ -94,6 +97,7 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
         is_estimated=known.rows is not None and known.rows.prepared is None,
         base_parameters=base.parameters if base is not None else None,
         trained_parameters=adapter.parameters if adapter is not None else None,
+        adapted=Counter(m.name.rpartition(".")[2] for m in adapter.adapted) if adapter else {},
         element_bytes=width,
         batch=batches.training,
         memory=memory,

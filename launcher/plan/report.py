@@ -26,6 +26,9 @@ def report(loaded: LoadedRecipe, plan: Plan, machine: Machine, verdict: Verdict)
     yield from _length(plan)
     yield ""
     yield from _workers(plan)
+    if plan.trained_parameters is not None:
+        yield ""
+        yield from _adapter(loaded.recipe.adapter.kind, plan)
     if plan.memory is not None:
         yield ""
         yield from _memory(plan, plan.memory)
@@ -95,6 +98,20 @@ def _shown(plan: Plan) -> Sequence[Workers]:
         return counts
     even = [count for count in counts if not count.idle or count == plan.workers]
     return even[:_MOST_COUNTS]
+
+
+def _adapter(kind: str, plan: Plan) -> Iterator[str]:
+    """What is trained, and around which modules."""
+    trained, base = plan.trained_parameters or 0, plan.base_parameters or 1
+    yield f"Adapter: {kind}, {trained:,} numbers trained, {trained / base:.2%} of the base"
+    if plan.adapted:
+        modules = ", ".join(f"{count} {name}" for name, count in sorted(plan.adapted.items()))
+        yield from textwrap.wrap(
+            f"{sum(plan.adapted.values())} modules: {modules}",
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+        )
 
 
 def _memory(plan: Plan, memory: Memory) -> Iterator[str]:
