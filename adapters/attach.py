@@ -37,7 +37,7 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int, steps: i
     """
     if isinstance(adapter, InPlace):
         return attach_in_place(base, adapter, task=task, seed=seed)
-    config = peft_config(base.model, adapter, task, steps=steps)
+    config = peft_config(base.model, adapter, task, steps=steps, folder=base.folder)
     torch.manual_seed(seed)
     model = _adapted(base.model, config)
     if isinstance(adapter, PromptTuning):
@@ -99,7 +99,7 @@ def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int | No
         else:
             if isinstance(adapter, Lora):  # first values from a base have no other shapes
                 adapter = replace(adapter, initialization="kaiming")
-            config = peft_config(model, adapter, task, steps=_MANY_STEPS)
+            config = peft_config(model, adapter, task, steps=_MANY_STEPS, folder=folder)
             try:
                 adapted = _adapted(model, config)
             except NotImplementedError:  # what torch says of numbers that are asked of `meta`

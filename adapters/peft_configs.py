@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from peft import (
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel
 
 from adapters import modules
 from adapters.other_methods import other_config
+from adapters.tokenizer import load_tokenizer
 from recipes.adapter import (
     Adalora,
     Boft,
@@ -44,6 +46,7 @@ from recipes.adapter import (
     VirtualTokens,
 )
 from recipes.errors import AdapterError
+from recipes.problem import did_you_mean
 
 PeftKind = Targeted | VirtualTokens
 """Kinds that PEFT puts around a base."""
@@ -54,8 +57,10 @@ TASK_TYPE = {
 }
 
 
-def peft_config(model: PreTrainedModel, adapter: PeftKind, task: str, *, steps: int) -> PeftConfig:
-    """PEFT's configuration of an adapter on a base that is trained for some steps.
+def peft_config(
+    model: PreTrainedModel, adapter: PeftKind, task: str, *, steps: int, folder: Path
+) -> PeftConfig:
+    """PEFT's configuration of an adapter, trained for some steps, on the base of a folder.
 
     Raises `AdapterError` when a target or a module to save matches nothing, with near names, and
     when PEFT refuses a value.
@@ -66,12 +71,26 @@ def peft_config(model: PreTrainedModel, adapter: PeftKind, task: str, *, steps: 
         shared = _common(model, adapter, task)
     if isinstance(adapter, Adalora):
         shared["total_step"] = steps
+    if isinstance(adapter, Lora) and adapter.train_tokens:
+        shared["trainable_token_indices"] = _token_ids(adapter.train_tokens, folder)
     try:
         return _OF[type(adapter)](model, adapter, shared)
     except ValueError as error:
         if isinstance(error, AdapterError):
             raise
         raise AdapterError(f"adapter: {error}") from error
+
+
+def _token_ids(texts: Sequence[str], folder: Path) -> list[int]:
+    vocabulary = load_tokenizer(folder).get_vocab()
+    unknown = [text for text in texts if text not in vocabulary]
+    if unknown:
+        hint = did_you_mean(unknown[0], vocabulary)
+        raise AdapterError(
+            f"adapter.train_tokens = {', '.join(unknown)}: the tokenizer of the base has no such "
+            f"token. {hint or 'Name one that it has, such as a reserved one'}"
+        )
+    return [vocabulary[text] for text in texts]
 
 
 def _common(model: PreTrainedModel, adapter: Targeted, task: str) -> dict[str, Any]:

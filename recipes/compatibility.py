@@ -75,6 +75,12 @@ FORBIDDEN = (
         nearest="Set zero.stage: 2, or leave adapter.target_parameters out",
     ),
     Forbidden(
+        kinds=("tokens",),
+        stages=(3,),
+        why="PEFT gathers the tokens' rows of a sharded embedding on GPUs alone",
+        nearest="Set zero.stage: 2, or leave adapter.train_tokens out",
+    ),
+    Forbidden(
         kinds=("adalora",),
         stages=(1, 2, 3),
         why="PEFT judges a rank by its whole gradients, and these stages hand each worker a part",
@@ -106,6 +112,7 @@ VARIANTS = {
     "pissa": "adapter.initialization = pissa",
     "olora": "adapter.initialization = olora",
     "experts": "adapter.target_parameters",
+    "tokens": "adapter.train_tokens",
 }
 """Of lora, with how they are asked for."""
 
@@ -116,6 +123,8 @@ def kind_of(adapter: Adapter) -> str:
         return adapter.initialization
     if isinstance(adapter, Lora) and adapter.target_parameters:
         return "experts"
+    if isinstance(adapter, Lora) and adapter.train_tokens:
+        return "tokens"
     return "dora" if isinstance(adapter, Lora) and adapter.dora else adapter.kind
 
 

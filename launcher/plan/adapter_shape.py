@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from launcher.plan.adapter_tensors import Adapted, float32, tensors_of
+from launcher.plan.adapter_tensors import PREFIX, Adapted, float32, tensors_of
 from launcher.plan.base_shape import BaseShape, Tensor
 from launcher.plan.stacks import stack_tensors
 from launcher.plan.virtual_tokens import saved_tokens, virtual_tokens
@@ -86,14 +86,17 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
         own += [t for t in _saved(base, adapter.modules_to_save) if t not in own]
         return _in_place(base, adapted, own)
     trained = [tensor for module in adapted for tensor in tensors_of(module, adapter)]
-    trained += [float32(f"{t.name}.saved", *t.shape) for t in _saved(base, adapter.modules_to_save)]
+    trained += [_copied(tensor) for tensor in _saved(base, adapter.modules_to_save)]
     if isinstance(adapter, Lora):
         trained += stack_tensors(base, adapter.target_parameters, adapter.r)
+        if adapter.train_tokens:
+            rows = len(adapter.train_tokens)
+            trained.append(float32("trainable_tokens_delta", rows, base.widths.hidden))
     rank = adapter.r if isinstance(adapter, Lora | Vera | Adalora) else 0
     saved = [*trained]
     if isinstance(adapter, Lora) and adapter.takes_from_base:
         # What it began with is saved too, to be taken away.
-        saved += [t for t in trained if t.name.endswith((".lora_A", ".lora_B"))]
+        saved += [t for t in trained if ".lora_A." in t.name or ".lora_B." in t.name]
     return AdapterShape(
         adapted=adapted,
         rank=rank,
@@ -130,7 +133,13 @@ def _in_place(
     own = tuple(float32(tensor.name, *tensor.shape) for tensor in trained)
     # A tied embedding is saved for both of the modules in which it stands.
     tied = [t for t in own if t.name == base.tied]
-    return AdapterShape(adapted=adapted, rank=0, trained=own, saved=(*own, *tied), in_place=True)
+    saved = tuple(_replacing(tensor) for tensor in (*own, *tied))
+    return AdapterShape(adapted=adapted, rank=0, trained=own, saved=saved, in_place=True)
+
+
+def _replacing(tensor: Tensor) -> Tensor:
+    module, _, own = tensor.name.rpartition(".")
+    return float32(f"{PREFIX}{module}.ln_tuning_layers.{own}", *tensor.shape)
 
 
 def _modules(base: BaseShape) -> dict[str, Adapted]:
@@ -144,6 +153,11 @@ def _modules(base: BaseShape) -> dict[str, Adapted]:
         for name, width in base.norms.items()
     ]
     return {module.name: module for module in found}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    module, _, own = tensor.name.rpartition(".")
+    return float32(f"{PREFIX}{module}.modules_to_save.default.{own}", *tensor.shape)
 
 
 def _saved(base: BaseShape, wanted: Sequence[str]) -> list[Tensor]:

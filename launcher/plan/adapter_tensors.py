@@ -13,6 +13,9 @@ from typing import Any
 from launcher.plan.base_shape import Tensor
 from recipes.adapter import Adalora, Boft, Ia3, Loha, Lokr, Lora, Oft, Ranked, Targeted, Vera
 
+PREFIX = "base_model.model."
+"""Before the names of a base's modules in a PEFT model."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapted:
@@ -28,7 +31,7 @@ class Adapted:
 def tensors_of(module: Adapted, adapter: Targeted) -> list[Tensor]:
     """What an adapter trains on a module: float32."""
     made = _OF[type(adapter)](module, adapter)
-    return [float32(f"{module.name}.{name}", *shape) for name, shape in made]
+    return [float32(f"{PREFIX}{module.name}.{name}", *shape) for name, shape in made]
 
 
 def float32(name: str, *shape: int) -> Tensor:
@@ -50,23 +53,23 @@ def rank_of(module: Adapted, adapter: Ranked) -> int:
 
 def _lora(module: Adapted, adapter: Lora) -> _Made:
     rank = rank_of(module, adapter)
-    yield "lora_A", (rank, module.inputs)
-    yield "lora_B", (module.outputs, rank)
+    yield "lora_A.default.weight", (rank, module.inputs)
+    yield "lora_B.default.weight", (module.outputs, rank)
     if adapter.dora:
-        yield "lora_magnitude_vector", (module.outputs,)
+        yield "lora_magnitude_vector.default.weight", (module.outputs,)
 
 
 def _adalora(module: Adapted, adapter: Adalora) -> _Made:
-    yield "lora_A", (adapter.first_r, module.inputs)
-    yield "lora_B", (module.outputs, adapter.first_r)
-    yield "lora_E", (adapter.first_r, 1)
+    yield "lora_A.default", (adapter.first_r, module.inputs)
+    yield "lora_B.default", (module.outputs, adapter.first_r)
+    yield "lora_E.default", (adapter.first_r, 1)
 
 
 def _loha(module: Adapted, adapter: Loha) -> _Made:
     rank = rank_of(module, adapter)
     for number in (1, 2):
-        yield f"hada_w{number}_a", (module.outputs, rank)
-        yield f"hada_w{number}_b", (rank, module.inputs)
+        yield f"hada_w{number}_a.default", (module.outputs, rank)
+        yield f"hada_w{number}_b.default", (rank, module.inputs)
 
 
 def _lokr(module: Adapted, adapter: Lokr) -> _Made:
@@ -74,15 +77,15 @@ def _lokr(module: Adapted, adapter: Lokr) -> _Made:
     small_in, large_in = factors_of(module.inputs, adapter.factor)
     small_out, large_out = factors_of(module.outputs, adapter.factor)
     if adapter.decompose_both and rank < max(small_out, small_in) / 2:
-        yield "lokr_w1_a", (small_out, rank)
-        yield "lokr_w1_b", (rank, small_in)
+        yield "lokr_w1_a.default", (small_out, rank)
+        yield "lokr_w1_b.default", (rank, small_in)
     else:
-        yield "lokr_w1", (small_out, small_in)
+        yield "lokr_w1.default", (small_out, small_in)
     if rank < max(large_out, large_in) / 2:
-        yield "lokr_w2_a", (large_out, rank)
-        yield "lokr_w2_b", (rank, large_in)
+        yield "lokr_w2_a.default", (large_out, rank)
+        yield "lokr_w2_b.default", (rank, large_in)
     else:
-        yield "lokr_w2", (large_out, large_in)
+        yield "lokr_w2.default", (large_out, large_in)
 
 
 def factors_of(width: int, factor: int) -> tuple[int, int]:
@@ -101,13 +104,13 @@ def factors_of(width: int, factor: int) -> tuple[int, int]:
 
 def _ia3(module: Adapted, adapter: Ia3) -> _Made:
     name = module.name.rpartition(".")[2]
-    yield "ia3_l", (module.inputs if name in adapter.feedforward else module.outputs,)
+    yield "ia3_l.default", (module.inputs if name in adapter.feedforward else module.outputs,)
 
 
 def _oft(module: Adapted, adapter: Oft) -> _Made:
     size = block_of(module.inputs, adapter.block_size)
     blocks = 1 if adapter.share_blocks else module.inputs // size
-    yield "oft_R", (blocks, size * (size - 1) // 2)
+    yield "oft_R.default.weight", (blocks, size * (size - 1) // 2)
 
 
 def block_of(width: int, wanted: int) -> int:
@@ -118,13 +121,13 @@ def block_of(width: int, wanted: int) -> int:
 
 def _boft(module: Adapted, adapter: Boft) -> _Made:
     size = adapter.block_size
-    yield "boft_R", (1, module.inputs // size, size, size)
-    yield "boft_s", (module.outputs, 1)
+    yield "boft_R.default", (1, module.inputs // size, size, size)
+    yield "boft_s.default", (module.outputs, 1)
 
 
 def _vera(module: Adapted, adapter: Vera) -> _Made:
-    yield "vera_lambda_d", (adapter.r,)
-    yield "vera_lambda_b", (module.outputs,)
+    yield "vera_lambda_d.default", (adapter.r,)
+    yield "vera_lambda_b.default", (module.outputs,)
 
 
 _OF: dict[type, Callable[[Adapted, Any], _Made]] = {

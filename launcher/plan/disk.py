@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.plan.adapter_shape import AdapterShape
-from launcher.plan.base_shape import Tensor
 from launcher.plan.optimizer_state import state_of
 from recipes.checkpoint import Checkpoint
 from recipes.recipe import Recipe
 
 # Manifest and PEFT's configuration. Of safetensors' header for each tensor: dtype, shape, offsets.
-_TEXT_BYTES = 3500
-_ENTRY_BYTES = 76
-# What PEFT and the checkpoint add to the name of a parameter: base_model.model.….default.weight,
-# and the kind, such as exp_avg_sq/.
-_NAME_BYTES = 40
+_TEXT_BYTES = 2000
+_ENTRY_BYTES = 74
+# Before the name of a parameter: what the tensor is of it, such as exp_avg_sq.
+_KIND_BYTES = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +34,15 @@ def checkpoint_bytes(adapter: AdapterShape, optimizer: str) -> int:
     """Adapter, masters and optimizer state, the names of their tensors, and two small texts."""
     total = _TEXT_BYTES
     for tensor in adapter.saved:
-        total += 4 * tensor.elements + _entry_bytes(tensor)
+        name = tensor.name.replace(".default", "")
+        total += 4 * tensor.elements + _ENTRY_BYTES + len(name)
     for tensor in adapter.trained:
         state = state_of(optimizer, tensor)
         kinds = 1 + adapter.rank_kinds
         total += 4 * kinds * tensor.elements + state.bytes
-        total += (kinds + state.tensors) * _entry_bytes(tensor)
+        entry = _ENTRY_BYTES + _KIND_BYTES + len(tensor.name)
+        total += (kinds + state.tensors) * entry
     return total
-
-
-def _entry_bytes(tensor: Tensor) -> int:
-    return _ENTRY_BYTES + _NAME_BYTES + len(tensor.name)
 
 
 def kept_checkpoints(checkpoint: Checkpoint, steps: int | None) -> int:

@@ -51,7 +51,7 @@ def _adafactor(tensor: Tensor) -> State:
 
 def _muon(tensor: Tensor) -> State:
     """One momentum for a matrix of the adapter; AdamW for what else there is."""
-    if len(tensor.shape) == 2 and not tensor.name.endswith(".saved"):
+    if len(tensor.shape) == 2 and ".modules_to_save." not in tensor.name:
         return State(bytes=4 * tensor.elements, tensors=1)
     return _adamw(tensor)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from launcher.plan.activations import MicroBatch, Precision
 from launcher.plan.adapter_shape import adapter_shape
+from launcher.plan.adapter_tensors import Adapted
 from launcher.plan.base_shape import BaseShape
 from launcher.plan.disk import Disk, disk_of
 from launcher.plan.length import Length, Workers, length_of, worker_counts, workers_of
@@ -97,7 +98,7 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
         is_estimated=known.rows is not None and known.rows.prepared is None,
         base_parameters=base.parameters if base is not None else None,
         trained_parameters=adapter.parameters if adapter is not None else None,
-        adapted=Counter(m.name.rpartition(".")[2] for m in adapter.adapted) if adapter else {},
+        adapted=_names(adapter.adapted) if adapter is not None else {},
         element_bytes=width,
         batch=batches.training,
         memory=memory,
@@ -105,6 +106,10 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
         traffic=traffic,
         missing=tuple(missing),
     )
+
+
+def _names(adapted: Iterable[Adapted]) -> dict[str, int]:
+    return dict(Counter(module.name.rpartition(".")[2] for module in adapted))
 
 
 def _precision(recipe: Recipe, machine: Machine) -> Precision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from launcher.plan.adapter_tensors import float32
+from launcher.plan.adapter_tensors import PREFIX, float32
 from launcher.plan.base_shape import BaseShape, Tensor
 from recipes.errors import AdapterError
 
@@ -38,8 +38,8 @@ def stack_tensors(base: BaseShape, wanted: Sequence[str], rank: int) -> list[Ten
             )
         for name in found:
             number, outputs, inputs = stacks[name]
-            made.append(float32(f"{name}.lora_A", rank * number, inputs))
-            made.append(float32(f"{name}.lora_B", outputs, rank * number))
+            made.append(float32(f"{PREFIX}{name}.lora_A.default.weight", rank * number, inputs))
+            made.append(float32(f"{PREFIX}{name}.lora_B.default.weight", outputs, rank * number))
     return made
 
 

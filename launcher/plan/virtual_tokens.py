@@ -8,7 +8,7 @@ from launcher.plan.adapter_tensors import float32
 from launcher.plan.base_shape import Tensor, Widths
 from recipes.adapter import PrefixTuning, PTuning, VirtualTokens
 
-_EMBEDDING = "embedding.weight"
+_EMBEDDING = "prompt_encoder.default.embedding.weight"
 
 
 def virtual_tokens(widths: Widths, adapter: VirtualTokens) -> tuple[Tensor, ...]:
@@ -33,7 +33,8 @@ def _mlp(*widths: int) -> list[Tensor]:
     """Weights and biases of linear layers from each width to the next."""
     made = []
     for number, (inputs, outputs) in enumerate(pairwise(widths)):
-        made += [float32(f"{number}.weight", outputs, inputs), float32(f"{number}.bias", outputs)]
+        name = f"prompt_encoder.default.mlp_head.{number}"
+        made += [float32(f"{name}.weight", outputs, inputs), float32(f"{name}.bias", outputs)]
     return made
 
 

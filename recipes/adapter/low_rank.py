@@ -69,6 +69,10 @@ class Lora(Ranked):
     """Stacks of matrices adapted besides, such as mlp.experts.gate_up_proj of a mixture of experts.
     """
 
+    train_tokens: list[str] = field(default_factory=list)
+    """Tokens of the tokenizer whose embeddings are trained too, such as reserved ones put to use.
+    """
+
     initialization: Literal["kaiming", "gaussian", "orthogonal", "olora", "pissa"] = "kaiming"
     """First values; pissa and olora take them from the base, and save twice the rank for it."""
 

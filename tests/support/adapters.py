@@ -27,6 +27,7 @@ ADAPTERS: dict[str, Adapter] = {
     "dora": Lora(r=4, alpha=8, dora=True),
     "pissa": Lora(r=4, alpha=8, initialization="pissa", rank_pattern={"layers.1.*q_proj": 6}),
     "olora": Lora(r=4, alpha=8, initialization="olora", rslora=True, targets=["q_proj", "o_proj"]),
+    "tokens": Lora(r=4, alpha=8, train_tokens=["<|assistant|>", "w3", "w40"]),
     "adalora": Adalora(r=2, first_r=6, settle_steps=1, final_steps=2, every_steps=2),
     "loha": Loha(r=4, rank_pattern={"down_proj": 2}, alpha_pattern={"down_proj": 3.0}),
     "lokr": Lokr(r=4, factor=4, decompose_both=True),
