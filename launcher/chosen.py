@@ -20,7 +20,7 @@ from launcher import run_names, runs
 from recipes.address import is_address, last_name
 from recipes.errors import CheckpointError, RecipeError
 from recipes.listing import listed
-from recipes.load import load
+from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
 from trainer.opening import CONFIG, Opening, check_adapter
 
@@ -43,7 +43,11 @@ class Chosen:
     name: str
     folder: Path
     """Holds its manifest."""
-    recipe: Recipe
+    loaded: LoadedRecipe
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.loaded.recipe
 
 
 def choose(references: Sequence[str], overrides: Sequence[str], tell: Tell) -> list[Chosen]:
@@ -68,18 +72,18 @@ def choose(references: Sequence[str], overrides: Sequence[str], tell: Tell) -> l
 def _choose(reference: str, overrides: Sequence[str], tell: Tell) -> Chosen:
     sealed = _sealed_at(reference)
     if sealed is not None:
-        recipe = load(_recipe_of(sealed), overrides).recipe
-        return Chosen(name=_name(sealed), folder=sealed, recipe=recipe)
+        loaded = load(_recipe_of(sealed), overrides)
+        return Chosen(name=_name(sealed), folder=sealed, loaded=loaded)
     run, step = _run_and_step(reference)
     run_dir = runs.find(run, _storage(), overrides)
-    recipe = load(run_dir / _RECIPE, overrides).recipe
+    loaded = load(run_dir / _RECIPE, overrides)
     name = last_name(address_of(run_dir) or "") or run_dir.name
     if step is not None:
-        return Chosen(name=f"{name}@{step}", folder=_of_step(run_dir, step), recipe=recipe)
+        return Chosen(name=f"{name}@{step}", folder=_of_step(run_dir, step), loaded=loaded)
     folder = open_mirror(run_dir).newest(tell)
     if folder is None:
         raise CheckpointError(f"{runs.name_of(run_dir)}: has no checkpoint to answer with")
-    return Chosen(name=name, folder=folder, recipe=recipe)
+    return Chosen(name=name, folder=folder, loaded=loaded)
 
 
 def _storage() -> Path:

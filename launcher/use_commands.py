@@ -166,3 +166,43 @@ def compare(
     if to is not None:
         write_compared(to, rows)
     show(names, rows)
+
+
+@use.command()
+def combine(
+    run: RunsArgument,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new adapter is written.")],
+    weights: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="One for each; equal ones if left out.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of PEFT: cat, svd, linear, ties, dare_ties, …")
+    ] = None,
+    density: Annotated[
+        float | None,
+        typer.Option(help="Share that ties, dare, magnitude_prune keep.", min=0, max=1),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Of svd methods.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of dare methods.")] = 0,
+    changes: SetOption = None,
+) -> None:
+    """Combine adapters of one base into one, which is used as any other."""
+    from launcher.combine import Wanted, combine, parse_weights
+    from launcher.terminal import open_display
+
+    wanted = Wanted(
+        runs=run,
+        weights=parse_weights(weights, run),
+        to=to,
+        method=method,
+        density=density,
+        rank=rank,
+        seed=seed,
+    )
+    with interruptible(), open_display() as display:
+        made = combine(wanted, changes or [], display)
+    rank_told = f" of rank {made.rank}" if made.rank else ""
+    typer.echo(
+        f"Combined {len(run)} adapters by {made.recipe.method} into {to}: {made.kind}{rank_told}, "
+        f"{made.numbers:,} numbers, which plain PEFT opens to the same"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import pickle
 import shutil
 import uuid
@@ -74,6 +75,8 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
     opening = opening_of(recipe, [chosen])
     parts = units_of(wanted.file, recipe, "FILE")
     way = way_of_texts(recipe, has_template=has_chat_template(opening.folder), tell=display.line)
+    # Ray warns on every start of actors by Ray Data that they may not come again (issue 53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with connected_with_display(connected, recipe, display), _work(cache) as work:
         workers, gpu = crew(
             recipe.cluster, resources(), wanted.workers or recipe.cluster.most_workers
