@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from peft import IA3Model, PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
 from adapters.base import load_base
@@ -126,8 +126,14 @@ class OpenedBase:
 
     def _take_off(self) -> None:
         assert self._worn is not None
-        is_prompt = self._worn.active_peft_config.is_prompt_learning
-        self._base = self._worn.base_model if is_prompt else self._worn.unload()
+        tuner: Any = self._worn.base_model
+        if self._worn.active_peft_config.is_prompt_learning:
+            self._base = tuner
+        elif isinstance(tuner, IA3Model):
+            # PEFT 0.21 refuses to unload it from a quantised base because it could not merge it.
+            self._base = super(IA3Model, tuner)._unload_and_optionally_merge(merge=False)
+        else:
+            self._base = tuner.unload()
         self._worn = None
 
 
