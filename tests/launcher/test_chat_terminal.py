@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from launcher.cli import app
 from support import tiny
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
@@ -118,16 +120,14 @@ def test_on_a_terminal(terminal: Terminal):
     assert terminal.process.wait(timeout=60) == 0
 
 
-def test_through_a_pipe(workplace: Path):
+def test_through_a_pipe(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workplace)
     lines = "w1 w2\n/compare\nw3 \xff w4\n\n".encode("latin-1")
-    done = subprocess.run(
-        [SHOAL, "chat", "mine", "--max-new-tokens", "5", "--set", "base.dtype=float32"],
-        cwd=workplace, input=lines, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    first, *rest = done.stdout.decode().splitlines()
-    assert re.fullmatch(r"w\d+( w\d+){4}", first)
+    done = CliRunner().invoke(app, ["chat", "mine", "--max-new-tokens", "5"], input=lines)
+    assert done.exit_code == 0, done.output
+    first, *rest = done.stdout.splitlines()
+    assert re.fullmatch(r"w\d+( w\d+){4}", first.strip())
     assert [line for line in rest if line.startswith("[")] == ["[base]", "[mine]"]
     assert len(rest) == 4
-    assert b"\x1b" not in done.stdout
-    assert "Now answers: base, mine" in done.stderr.decode()
+    assert "\x1b" not in done.stdout
+    assert "Now answers: base, mine" in done.stderr

@@ -17,7 +17,7 @@ from recipes.load import load
 RECIPE = """\
 task: {task}
 base: {{source: {base}, dtype: float32}}
-data: {{train: ["{data}"]}}
+data: {{train: ["{data}"], held_out_fraction: 0.1}}
 train: {{steps: 1}}
 cluster: {{device: cpu}}
 storage: {{path: "{storage}", cache: "{cache}"}}
