@@ -22,13 +22,15 @@ def show(names: Sequence[str], rows: Sequence[Compared], console: Console | None
         table.add_column(Text(column), overflow="fold")
     for row in rows:
         if row.error is not None:
-            table.add_row(Text(f"row {row.row}: {row.error}", style="red"))
             continue
         cells = [row.prompt, *(row.answers[name] for name in names)]
         if judged:
             cells.append(row.right or "")
         table.add_row(*(Text(_short(cell)) for cell in cells))
     console.print(table)
+    for row in rows:
+        if row.error is not None:
+            console.print(f"row {row.row}: {row.error}", markup=False, soft_wrap=True)
     for name in names if judged else ():
         same = sum(row.answers[name] == (row.right or "").strip() for row in judged)
         console.print(f"{name}: {same} of {len(judged)} are exactly right", markup=False)
