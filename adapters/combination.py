@@ -15,10 +15,10 @@ from torch import nn
 
 from adapters.base import empty_base
 from adapters.base_ref import BaseRef
+from adapters.exported import ADAPTER_WEIGHTS
 from recipes.errors import AdapterError, CheckpointError
 
 _MADE = "combined"
-_WEIGHTS = "adapter_model.safetensors"
 # By kind of adapter what PEFT 0.21 can do; add_weighted_adapter is there for these two.
 METHODS: Mapping[str, tuple[str, ...]] = {
     "LORA": (
@@ -154,6 +154,11 @@ def _checked(recipe: Recipe, configs: Sequence[Any]) -> Recipe:
             f"--method = {method}: takes adapters of one rank, and these have "
             f"{', '.join(map(str, ranks))}. Use cat, svd, or another that ends with svd"
         )
+    if method in _OF_EQUAL_RANKS and any(getattr(c, "rank_pattern", None) for c in configs):
+        raise AdapterError(
+            f"--method = {method}: takes adapters of one rank, and these have others in some "
+            "modules. Use cat, svd, or another that ends with svd"
+        )
     return Recipe(
         weights=recipe.weights,
         method=method,
@@ -210,7 +215,7 @@ def _write(config: Any, tensors: dict[str, torch.Tensor], base: BaseRef, to: Pat
         # The scales went into the matrices; PEFT keeps the first adapter's way to scale.
         saved.use_rslora = False
     saved.save_pretrained(str(to))
-    save_file(tensors, to / _WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, to / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def _check_opens(
@@ -218,11 +223,14 @@ def _check_opens(
 ) -> None:
     """Plain PEFT opens what was written, to what was combined and nothing else."""
     cpu = torch.device("cpu")
-    model = PeftModel.from_pretrained(
-        _hollow(base_folder, task, cpu), str(folder), torch_device=str(cpu)
-    )
+    try:
+        model = PeftModel.from_pretrained(
+            _hollow(base_folder, task, cpu), str(folder), torch_device=str(cpu)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: PEFT does not open what it made: {error}") from error
     opened = get_peft_model_state_dict(model, save_embedding_layers=False)
-    for found in (load_file(folder / _WEIGHTS), opened):
+    for found in (load_file(folder / ADAPTER_WEIGHTS), opened):
         if found.keys() != tensors.keys() or not all(
             torch.equal(found[name], tensor) for name, tensor in tensors.items()
         ):

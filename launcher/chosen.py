@@ -15,6 +15,7 @@ from adapters.checkpoint_folder import (
     folder_of,
     read_manifest,
 )
+from adapters.exported import ADAPTER_CONFIG, RECIPE, is_export
 from adapters.mirror import address_of, open_mirror
 from launcher import run_names, runs
 from recipes.address import is_address, last_name
@@ -22,7 +23,7 @@ from recipes.errors import CheckpointError, RecipeError
 from recipes.listing import listed
 from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
-from trainer.opening import CONFIG, Opening, check_adapter
+from trainer.opening import Opening, check_adapter
 
 if TYPE_CHECKING:
     from trainer.opened import OpenedBase
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 BASE = "base"
 """What answers without any adapter."""
 
-_RECIPE = "recipe.yaml"
 _OF_STEP = re.compile(r"(.+)@(\d+)")
 
 Tell = Callable[[str], None]
@@ -76,7 +76,7 @@ def _choose(reference: str, overrides: Sequence[str], tell: Tell) -> Chosen:
         return Chosen(name=_name(sealed), folder=sealed, loaded=loaded)
     run, step = _run_and_step(reference)
     run_dir = runs.find(run, _storage(), overrides)
-    loaded = load(run_dir / _RECIPE, overrides)
+    loaded = load(run_dir / RECIPE, overrides)
     name = last_name(address_of(run_dir) or "") or run_dir.name
     if step is not None:
         return Chosen(name=f"{name}@{step}", folder=_of_step(run_dir, step), loaded=loaded)
@@ -105,7 +105,7 @@ def _sealed_at(reference: str) -> Path | None:
 
 def _sealed(path: Path) -> Path | None:
     """The folder with the manifest, if this is a checkpoint, its adapter, or an export."""
-    if (path / CONFIG).is_file():
+    if (path / ADAPTER_CONFIG).is_file():
         for folder in (path, path.parent):
             if (folder / MANIFEST).is_file() and path in (folder, adapter_folder(folder)):
                 return folder
@@ -113,22 +113,27 @@ def _sealed(path: Path) -> Path | None:
             f"{path}: holds an adapter without a {MANIFEST}, so nothing tells on which base it "
             "was trained. Name a run, a checkpoint, or a folder that shoal exported"
         )
-    return path if (path / MANIFEST).is_file() and not (path / _RECIPE).is_file() else None
+    if is_export(path):
+        raise CheckpointError(
+            f"{path}: was exported, and holds no adapter but a whole model. Name the run, or an "
+            "export with --adapter"
+        )
+    return path if (path / MANIFEST).is_file() else None
 
 
 def _recipe_of(sealed: Path) -> Path:
     """An export brings its recipe along; a checkpoint lies in the folder of its run."""
-    for file in (sealed / _RECIPE, sealed.parent.parent / _RECIPE):
+    for file in (sealed / RECIPE, sealed.parent.parent / RECIPE):
         if file.is_file():
             return file
     raise CheckpointError(
-        f"{sealed}: there is no {_RECIPE} in it, and it lies in no run that has one. Name the run "
+        f"{sealed}: there is no {RECIPE} in it, and it lies in no run that has one. Name the run "
         "itself, or copy its recipe.yaml there"
     )
 
 
 def _name(sealed: Path) -> str:
-    if sealed.name.startswith("step_") and (sealed.parent.parent / _RECIPE).is_file():
+    if sealed.name.startswith("step_") and (sealed.parent.parent / RECIPE).is_file():
         return f"{sealed.parent.parent.name}@{int(sealed.name.removeprefix('step_'))}"
     return sealed.name
 
@@ -153,7 +158,7 @@ def recipe_of(reference: str, overrides: Sequence[str]) -> Recipe:
     if sealed is not None:
         return load(_recipe_of(sealed), overrides).recipe
     run_dir = runs.find(_run_and_step(reference)[0], _storage(), overrides)
-    return load(run_dir / _RECIPE, overrides).recipe
+    return load(run_dir / RECIPE, overrides).recipe
 
 
 def opening_of(recipe: Recipe, chosen: Sequence[Chosen] = ()) -> Opening:

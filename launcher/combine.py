@@ -13,9 +13,9 @@ from adapters.checkpoint_folder import (
     Origin,
     Position,
     read_manifest,
-    verify,
     write_manifest,
 )
+from adapters.exported import CARD, RECIPE, verify_export
 from launcher.chosen import Chosen, choose, opening_of
 from launcher.quiet import quiet_transformers
 from launcher.terminal import Display
@@ -99,8 +99,8 @@ def combine(wanted: Wanted, overrides: Sequence[str], display: Display) -> Combi
                 data_digest=_joined([manifest["data_digest"] for manifest in manifests]),
                 dtype=manifests[0]["dtype"],
             )
-            write_manifest(aside, origin, Position(step=0))
-            verify(aside)
+            write_manifest(aside, origin, Position(step=0), without=(CARD,))
+            verify_export(aside)
     display.phase("combining", 1, 1)
     return combined
 
@@ -115,7 +115,7 @@ def _write_about(
     """How the base is opened and asked, as for the first; and what was combined of what."""
     loaded = chosen[0].loaded
     recipe = replace(loaded, recipe=replace(loaded.recipe, name=name))
-    (folder / "recipe.yaml").write_text(resolved.to_yaml(recipe), encoding="utf-8")
+    (folder / RECIPE).write_text(resolved.to_yaml(recipe), encoding="utf-8")
     parts = [
         {
             "name": adapter.name,
@@ -130,7 +130,7 @@ def _write_about(
     (folder / "combination.json").write_text(
         json.dumps({**how, "adapters": parts}, indent=2), encoding="utf-8"
     )
-    (folder / "README.md").write_text(_card(name, parts, combined, base), encoding="utf-8")
+    (folder / CARD).write_text(_card(name, parts, combined, base), encoding="utf-8")
 
 
 def _card(name: str, parts: Sequence[dict[str, object]], combined: Combined, base: str) -> str:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import IA3Model, PeftConfig, PeftModel, get_peft_model_state_dict
+from peft import IA3Model, PeftConfig, PeftModel, PeftType, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
 from adapters.base import load_base
+from adapters.exported import ADAPTER_WEIGHTS
 from adapters.quantization import quantization_of
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import AdapterError, CheckpointError
 from trainer.device import choose_dtype, rank_device
 from trainer.kernels import choose_kernels
-from trainer.opening import WEIGHTS, Opening, check_adapter
+from trainer.opening import Opening, check_adapter
 
 # What PEFT keeps side by side in one model, each by its name; of other kinds one is there at a
 # time. VeRA shares matrices between adapters, and LN tuning has one copy of a normalisation.
@@ -62,6 +63,14 @@ class OpenedBase:
         """How many tokens the base takes, if it says so."""
         found = getattr(self._base.config, "max_position_embeddings", None)
         return int(found) if found else None
+
+    def shift(self, name: str) -> int | None:
+        """Positions by which an adapter's virtual tokens move those of a text; None without any."""
+        config: Any = self._adapters[name].config
+        if not config.is_prompt_learning:
+            return None
+        # The keys and values of a prefix come from nowhere.
+        return 0 if config.peft_type == PeftType.PREFIX_TUNING else int(config.num_virtual_tokens)
 
     def add(self, name: str, folder: Path) -> None:
         """Open one more adapter, from the folder of a checkpoint or of an export.
@@ -165,13 +174,13 @@ def _check_values(model: PeftModel, adapter: _Adapter) -> None:
     warns."""
     held = get_peft_model_state_dict(model, adapter_name=adapter.key, save_embedding_layers=False)
     try:
-        with safe_open(adapter.folder / WEIGHTS, "pt") as file:
+        with safe_open(adapter.folder / ADAPTER_WEIGHTS, "pt") as file:
             stored = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{adapter.folder / WEIGHTS}: is torn: {error}") from error
+        raise CheckpointError(f"{adapter.folder / ADAPTER_WEIGHTS}: is torn: {error}") from error
     found = {name: list(tensor.shape) for name, tensor in held.items()}
     if found != stored:
         odd = sorted(name for name in {*found, *stored} if found.get(name) != stored.get(name))
         raise AdapterError(
-            f"{adapter.folder / WEIGHTS}: does not fit the base: {', '.join(odd[:3])}"
+            f"{adapter.folder / ADAPTER_WEIGHTS}: does not fit the base: {', '.join(odd[:3])}"
         )

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.base_ref import BaseRef
-from adapters.checkpoint_folder import adapter_folder, check_base, verify
+from adapters.checkpoint_folder import adapter_folder, check_base
+from adapters.exported import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_files, verify_export
 from recipes.base import Base
 from recipes.errors import CheckpointError
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +31,11 @@ def check_adapter(folder: Path, base: BaseRef) -> Path:
     Raises `CheckpointError` that names the file.
     """
     check_base(folder, base)
-    verify(folder)
-    inner = adapter_folder(folder) if adapter_folder(folder).is_dir() else folder
-    for name in (CONFIG, WEIGHTS):
-        if not (inner / name).is_file():
-            raise CheckpointError(f"{inner / name}: is missing; an adapter is read from no other")
-    return inner
+    if adapter_folder(folder).is_dir():
+        adapter_files(folder)
+        return adapter_folder(folder)
+    files = verify_export(folder)["files"]
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if name not in files:
+            raise CheckpointError(f"{folder / name}: is missing; this folder holds no adapter")
+    return folder

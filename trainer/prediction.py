@@ -42,7 +42,13 @@ def choice_probabilities(
     with opened.by(name) as model:
         for batch_rows in _batches(rows, batch_size):
             batch = collate(batch_rows, opened.pad_token_id).to(opened.device)
-            found, _ = row_losses(model, batch, task="causal_lm", kernels=opened.kernels)
+            found, _ = row_losses(
+                model,
+                batch,
+                task="causal_lm",
+                kernels=opened.kernels,
+                shift=opened.shift(name),
+            )
             losses += found.tolist()
     probabilities, begin = [], 0
     for question in questions:

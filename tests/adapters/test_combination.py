@@ -26,6 +26,7 @@ def adapters(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     configs: dict[str, Any] = {
         "a": used.lora(use_rslora=True),
         "b": used.lora(),
+        "uneven": used.lora(rank_pattern={"v_proj": 6}),
         "wide": used.lora(r=6, target_modules=["q_proj", "up_proj"]),
         "dora": used.lora(use_dora=True),
         "head": used.lora(modules_to_save=["lm_head"]),
@@ -67,6 +68,7 @@ def merged(llama: Path, adapter: Path) -> dict[str, torch.Tensor]:
         (["a", "b"], {}),
         (["a", "wide"], {"method": "cat"}),
         (["a", "wide"], {"method": "svd", "rank": 10}),
+        (["a", "uneven"], {"method": "cat"}),
     ],
 )
 def test_exact_methods_add_up_what_the_adapters_add(
@@ -125,6 +127,7 @@ def test_ia3_scales_are_weighed(llama: Path, adapters: dict[str, Path], tmp_path
         (["dora", "a"], {}, "DoRA cannot be combined"),
         (["a", "head"], {}, "modules of their own"),
         (["a", "wide"], {"method": "ties"}, "takes adapters of one rank, and these have 4, 6"),
+        (["a", "uneven"], {"method": "linear"}, "these have others in some modules"),
         (["a", "b"], {"method": "slerp"}, "PEFT does not know it for LORA; it has cat, svd"),
         (["a", "b"], {"method": "cat", "rank": 3}, "--rank: --method = cat leaves no choice"),
         (["a", "b"], {"density": 0.3}, "--density: --method = cat keeps every number"),
