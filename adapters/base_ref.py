@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import BaseModelError
+from recipes.files import sha256
 from recipes.listing import listed
 
 _OLD_WEIGHTS = "pytorch_model*.bin"
@@ -23,15 +24,27 @@ _FILES = ("*.json", "*.model", "*.txt", "*.jinja", *_WEIGHTS)
 _WHOLE_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**20
 _PIECES = 32
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "chat_template*",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseRef:
-    """A base named, not copied: a folder or hub id. `digest` tells two bases apart; it may move."""
+    """A base named, not copied: a folder or hub id. Digests tell two bases apart; it may move."""
 
     source: str
     revision: str | None
     digest: str
+    """Of its configuration and weights."""
+    tokenizer: str | None = None
+    """Digest of its tokenizer's files; None in what was saved before it was noted."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,7 +54,12 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     """The reference of a base whose files lie in `folder`."""
     is_hub_id = not source.startswith("sample:") and not Path(source).is_absolute()
     place = source if is_hub_id else str(folder)
-    return BaseRef(source=place, revision=revision, digest=digest_of(folder))
+    return BaseRef(
+        source=place,
+        revision=revision,
+        digest=digest_of(folder),
+        tokenizer=tokenizer_digest(folder),
+    )
 
 
 def locate(source: str, revision: str | None, cache: Path, *, download: bool = True) -> Path:
@@ -161,6 +179,15 @@ def digest_of(folder: Path) -> str:
         total.update(f"{file.name}:{file.stat().st_size}:".encode())
         for piece in _pieces(file):
             total.update(piece)
+    return total.hexdigest()
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """sha256 over the files of a base's tokenizer, its chat template among them."""
+    files = {file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)}
+    total = hashlib.sha256()
+    for file in sorted(files):
+        total.update(f"{file.name}:{sha256(file)}".encode())
     return total.hexdigest()
 
 

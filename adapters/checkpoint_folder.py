@@ -32,6 +32,8 @@ class Origin:
     recipe_digest: str
     data_digest: str
     dtype: str  # of the base
+    labels: tuple[str, ...] = ()
+    """Of a classification, in the order of their ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def read_origin(folder: Path) -> Origin:
         recipe_digest=manifest["recipe_digest"],
         data_digest=manifest["data_digest"],
         dtype=manifest["dtype"],
+        labels=tuple(manifest.get("labels", ())),
     )
 
 
@@ -175,12 +178,19 @@ def total_bytes(folder: Path) -> int:
 
 
 def check_base(folder: Path, base: BaseRef) -> None:
-    """Raises `CheckpointError` when a checkpoint was trained on another base."""
+    """Raises `CheckpointError` when a checkpoint was trained on another base or tokenizer."""
     saved = read_manifest(folder)["base"]
     if saved["digest"] != base.digest:
         raise CheckpointError(
             f"{folder}: was trained on {saved['source']} ({saved['digest'][:12]}), "
             f"not on {base.source} ({base.digest[:12]}). Name the same base in base.source"
+        )
+    tokenizer = saved.get("tokenizer")  # older checkpoints do not name it
+    if tokenizer and base.tokenizer and tokenizer != base.tokenizer:
+        raise CheckpointError(
+            f"{folder}: was trained with another tokenizer ({tokenizer[:12]}) than {base.source} "
+            f"has ({base.tokenizer[:12]}). Bring its tokenizer's files, the chat template among "
+            "them, back as they were"
         )
 
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import (
     MANIFEST,
     adapter_folder,
@@ -160,7 +159,7 @@ def seal(
     """
     origin = read_origin(checkpoint)
     if base is not None:
-        named = BaseRef(source=base, revision=None, digest=origin.base.digest)
+        named = dataclasses.replace(origin.base, source=base, revision=None)
         origin = dataclasses.replace(origin, base=named)
     position = dataclasses.replace(read_position(checkpoint), scores=dict(scores))
     write_manifest(folder, origin, position, without=(CARD,))

@@ -16,6 +16,7 @@ from launcher.exits import exit_as, interruptible, status_of
 from launcher.install import check_install
 from launcher.job_commands import commands, go_on, tell_submitted, wait_for_job
 from launcher.signals import raise_from_schedulers
+from launcher.use_commands import use
 from recipes import shipped
 from recipes.errors import RecipeError
 from recipes.load import LoadedRecipe, load
@@ -279,34 +280,6 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
-def generate(
-    run: RunArgument,
-    prompt: Annotated[str, typer.Argument(help="What to answer.")],
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer (tokens).", min=1)] = 128,
-    system: Annotated[str | None, typer.Option(help="System message; the recipe's if any.")] = None,
-    base: Annotated[bool, typer.Option("--base", help="Answer without the adapter.")] = False,
-) -> None:
-    """Let a run's adapter answer a prompt."""
-    from rich.console import Console
-
-    from launcher import runs, session
-    from launcher.terminal import open_display
-
-    run_dir = runs.find(run, Path.cwd() / "runs")
-    # The answer alone goes to the standard output.
-    with interruptible(), open_display(Console(stderr=True, highlight=False)) as display:
-        text = session.generate(
-            run_dir,
-            prompt,
-            display,
-            max_new_tokens=max_new_tokens,
-            system=system,
-            base_only=base,
-        )
-    typer.echo(text)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -317,6 +290,7 @@ def _print_version(wanted: bool) -> None:
 
 app.add_typer(commands)
 app.add_typer(adapter_commands.commands)
+app.add_typer(use)
 
 
 @app.callback()

@@ -23,7 +23,6 @@ from launcher.following import followed
 from launcher.plan import record
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
-from launcher.quiet import quiet_transformers
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
 from recipes import address, environment, resolved
@@ -247,39 +246,6 @@ def evaluate(run_dir: Path, overrides: Sequence[str], display: Display) -> Mappi
         with followed(run_dir, display):
             found: Mapping[str, Any] = run_attempts(job, connection, display)["after"]
     return found
-
-
-def generate(
-    run_dir: Path,
-    prompt: str,
-    display: Display,
-    *,
-    max_new_tokens: int,
-    system: str | None = None,
-    base_only: bool = False,
-) -> str:
-    """The answer of a run's newest adapter, or of its base alone, computed in this process."""
-    recipe = load(run_dir / "recipe.yaml").recipe
-    if recipe.task != "causal_lm":
-        raise CheckpointError(f"{run_dir}: is a {recipe.task}; only causal models answer prompts")
-    folder = None if base_only else open_mirror(run_dir).newest()
-    if folder is None and not base_only:
-        raise CheckpointError(f"{run_dir}: has no checkpoint to answer with")
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
-    display.phase("answering", 0, 0)
-    with quiet_transformers():
-        from trainer.generation import answer
-
-        text = answer(
-            recipe.base,
-            base_folder,
-            folder,
-            prompt,
-            system=system if system is not None else recipe.data.system,
-            max_new_tokens=max_new_tokens,
-        )
-    display.phase("answering", 1, 1)
-    return text
 
 
 @contextmanager

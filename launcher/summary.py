@@ -30,6 +30,7 @@ def show_outcome(outcome: Outcome, display: Display) -> None:
     commands = [(f"eval {run}", "measure it again"), ("init", "begin your own")]
     if outcome.task == "causal_lm":
         commands.insert(0, (f'generate {run} "..."', "ask it something"))
+        commands.insert(1, (f"chat {run}", "talk to it, and to its base"))
     width = max(len(command) for command, _ in commands)
     for command, what in commands:
         display.line(f"  {_shoal()} {command:<{width}}  {what}")

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from recipes.errors import StorageError
 
@@ -49,11 +50,22 @@ def whole_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, never a part."""
+    with whole_file(file) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[TextIO]:
+    """A text to write that takes the place of `file` at the end, and is gone when something
+    fails."""
     aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        with aside.open("w", encoding="utf-8") as stream:
+            yield stream
         _sync(aside)
         os.replace(aside, file)
+    except StorageError:
+        raise  # says already what cannot be written
     except OSError as error:
         raise StorageError(f"{file}: cannot be written: {error}") from error
     finally:

@@ -28,6 +28,8 @@ class Publisher:
     job: Job
     engine: Engine
     data_digest: str
+    labels: tuple[str, ...]
+    """Of a classification, in the order of their ids."""
     mirror: Mirror
     reporter: Reporter
     is_new: bool
@@ -58,6 +60,7 @@ class Publisher:
                 recipe_digest=digest(self.job.recipe),
                 data_digest=self.data_digest,
                 dtype="bfloat16" if self.engine.bfloat16 else "float32",
+                labels=self.labels,
             ),
             position=position,
             check=proof.check if proof is not None else lambda adapter: None,

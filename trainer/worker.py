@@ -106,6 +106,7 @@ class _Rank:
             job=job,
             engine=self.engine,
             data_digest=training_digest(self.manifest),
+            labels=tuple(self.manifest["labels"]),
             mirror=self.mirror,
             reporter=self.reporter,
             is_new=self.first_step == 0,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adapters.base_ref import tokenizer_digest
 from launcher.prepare.sources import Source
 from recipes.files import sha256
 from recipes.recipe import Recipe
@@ -16,15 +17,6 @@ from recipes.recipe import Recipe
 PREPARE_VERSION = 1
 """Raised by hand when the same content would be prepared differently than before."""
 
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "chat_template*",
-)
 _NOT_CONTENT = ("train", "held_out")
 
 
@@ -49,17 +41,9 @@ def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[
         "task": recipe.task,
         "choices": list(recipe.evaluate.choices),
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
-        "tokenizer": _tokenizer_digest(tokenizer_folder),
+        "tokenizer": tokenizer_digest(tokenizer_folder),
         "sources": [
             [entry["split"], Path(entry["path"]).suffix, entry["sha256"]] for entry in entries
         ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _tokenizer_digest(folder: Path) -> str:
-    files = {file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)}
-    total = hashlib.sha256()
-    for file in sorted(files):
-        total.update(f"{file.name}:{sha256(file)}".encode())
-    return total.hexdigest()

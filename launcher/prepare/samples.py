@@ -19,7 +19,7 @@ class Unusable(Exception):
     """A row that cannot become a sample; `reason` is what it is counted under."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
+        super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
 
@@ -74,10 +74,10 @@ def to_sample(columns: Mapping[str, Any], recipe: Recipe) -> Sample:
     if kind == "messages":
         sample = Sample(messages=_messages(columns, data))
     else:
-        text = clean(_text(columns, data.text_column), data.clean)
+        text = clean(text_of(columns, data.text_column), data.clean)
         label = _label(columns, data) if kind == "text_label" else None
         if recipe.task == "causal_lm" and label is not None:
-            sample = Sample(messages=_as_chat(text, label, data.system))
+            sample = Sample(messages=as_chat(text, label, data.system))
         else:
             sample = Sample(text=text, label=label)
     if recipe.task == "sequence_classification" and sample.label is None:
@@ -94,7 +94,8 @@ def _recognise(columns: Mapping[str, Any], data: Data) -> str:
     raise Unusable("no known column", f"columns: {', '.join(map(str, columns))}")
 
 
-def _text(columns: Mapping[str, Any], name: str) -> str:
+def text_of(columns: Mapping[str, Any], name: str) -> str:
+    """The text in a column. Raises `Unusable`."""
     if name not in columns:
         raise Unusable("no known column", f"no {name}; columns: {', '.join(map(str, columns))}")
     value = columns[name]
@@ -113,27 +114,35 @@ def _label(columns: Mapping[str, Any], data: Data) -> str:
     return label
 
 
-def _as_chat(text: str, answer: str, system: str | None) -> list[dict[str, str]]:
+def as_chat(text: str, answer: str | None, system: str | None) -> list[dict[str, str]]:
+    """A text and its answer as a chat; without an answer, up to where it begins."""
     first = [{"role": "system", "content": system}] if system is not None else []
-    return [
-        *first,
-        {"role": "user", "content": text},
-        {"role": "assistant", "content": answer},
-    ]
+    last = [{"role": "assistant", "content": answer}] if answer is not None else []
+    return [*first, {"role": "user", "content": text}, *last]
 
 
-def _messages(columns: Mapping[str, Any], data: Data) -> list[dict[str, str]]:
+def messages_of(columns: Mapping[str, Any], data: Data) -> list[dict[str, str]]:
+    """The cleaned messages of a row, whoever has the last word. Raises `Unusable`."""
     value = columns.get(data.messages_column)
     if not isinstance(value, list) or not value:
         raise Unusable("no messages", f"{data.messages_column} is {type(value).__name__}")
-    messages = [_message(number, message, data) for number, message in enumerate(value)]
+    return [_message(number, message, data) for number, message in enumerate(value)]
+
+
+def with_system(messages: list[dict[str, str]], system: str | None) -> list[dict[str, str]]:
+    """The chat with a system message before it, unless it has one."""
+    if system is None or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": system}, *messages]
+
+
+def _messages(columns: Mapping[str, Any], data: Data) -> list[dict[str, str]]:
+    messages = messages_of(columns, data)
     if messages[-1]["role"] != "assistant":
         raise Unusable("no answer", f"the last message is by {messages[-1]['role']}")
     if len(messages) == 1:
         raise Unusable("no question", "there is but one message")
-    if data.system is not None and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": data.system}, *messages]
-    return messages
+    return with_system(messages, data.system)
 
 
 def _message(number: int, message: Any, data: Data) -> dict[str, str]:

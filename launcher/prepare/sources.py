@@ -51,9 +51,14 @@ def find_sources(data: Data, cache: Path) -> list[Source]:
         ("held_out", "held_out", data.held_out),
     ):
         for name in names:
-            files = _files(_local(name, cache, f"data.{key}"), f"data.{key}")
+            files = files_of(name, cache, f"data.{key}")
             found += [Source(path=file, split=split) for file in files]  # type: ignore[arg-type]
     return found
+
+
+def files_of(name: str, cache: Path, key: str) -> list[Path]:
+    """The files that a name stands for, which a message calls `key`. Raises `DataError`."""
+    return _files(_local(name, cache, key), key)
 
 
 def _local(name: str, cache: Path, key: str) -> Path:

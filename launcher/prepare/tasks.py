@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -257,10 +257,31 @@ def _prompt(tokenizer: Any, messages: list[dict[str, str]], sample_id: int) -> d
     }
 
 
+class Working(Protocol):
+    """What tasks are told, with a folder to work in that all nodes see."""
+
+    @property
+    def work(self) -> Path: ...
+
+
+W = TypeVar("W", bound=Working)
+
+
+def settle_ray_data() -> None:
+    """Results come in order, and Ray Data keeps its voice down."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    settings = DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    settings.execution_options.preserve_order = True
+
+
 def run_on_ray(
-    function: Callable[[Unit, Context], Any],
+    function: Callable[[Unit, W], Any],
     units: Sequence[Unit],
-    context: Context,
+    context: W,
     progress: Callable[[int, int], None],
 ) -> list[Any]:
     """Call `function` once for each unit, each in a Ray Data task of its own; results in order.
@@ -269,13 +290,8 @@ def run_on_ray(
     `ShoalError` of the first task that had one.
     """
     import ray
-    from ray.data import DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    settings = DataContext.get_current()
-    settings.enable_progress_bars = False
-    settings.print_on_execution_start = False
-    settings.execution_options.preserve_order = True
+    settle_ray_data()
     items = [{"unit": pickle.dumps(unit)} for unit in units]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _call,  # type: ignore[arg-type]
@@ -292,9 +308,7 @@ def run_on_ray(
     return results
 
 
-def _call(
-    row: dict[str, Any], function: Callable[[Unit, Context], Any], context: Context
-) -> dict[str, Any]:
+def _call(row: dict[str, Any], function: Callable[[Unit, W], Any], context: W) -> dict[str, Any]:
     # An error goes back as a value: Ray would wrap it in its own, and lose it on the way.
     try:
         result = function(pickle.loads(row["unit"]), context)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from adapters.base_ref import base_ref
 from recipes.base import Base
 from recipes.zero import Zero
 from support import jobs, tiny
@@ -120,18 +121,34 @@ def test_the_fused_loss_is_the_plain_one(folders: Path, tmp_path: Path):
 
 
 def test_generation_on_a_gpu(folders: Path):
-    from trainer.generation import answer
-
     folder = folders / "llama"
-    plain = Base(source=str(folder), dtype="float32", attention="sdpa")
-    answered = answer(plain, folder, None, "w1 w2", system=None, max_new_tokens=8)
-    assert answered == run_ranks(1, _answer_on_cpu, folder, plain)
+    assert _answers(folder, "cuda") == run_ranks(1, _answers, folder, "cpu")
 
 
-def _answer_on_cpu(folder: Path, base: Base) -> str:
-    from trainer.generation import answer
+def _answers(folder: Path, device: str) -> list[str]:
+    """Of the base alone, in batches, and streamed."""
+    from trainer.generation import Sampling, generate, stream
+    from trainer.opened import OpenedBase
+    from trainer.opening import Opening
 
-    return answer(base, folder, None, "w1 w2", system=None, max_new_tokens=8)
+    base = Base(source=str(folder), dtype="float32", attention="sdpa")
+    ref = base_ref(str(folder), None, folder)
+    opened = OpenedBase(
+        Opening(base=base, folder=folder, ref=ref, task="causal_lm"), torch.device(device)
+    )
+    prompts = [[7, 8], [9, 10, 11, 12], [13]]
+    with opened.by(None) as model:
+        texts = generate(
+            model,
+            opened.tokenizer,
+            prompts,
+            max_new_tokens=8,
+            device=opened.device,
+            batch_size=3,
+        )
+    streamed = "".join(stream(opened, None, prompts[0], Sampling(max_new_tokens=8)))
+    assert streamed.strip() == texts[0]
+    return texts
 
 
 def _model(folders: Path, dtype: torch.dtype, attention: str) -> torch.nn.Module:

@@ -1,0 +1,1 @@
+"""Predictions for the rows of files, in two stages on Ray Data: questions, then answers."""

@@ -1,0 +1,148 @@
+"""What an adapter is asked: the rows it was trained on without their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher.prepare.cleaning import clean
+from launcher.prepare.reading import RawRow, read
+from launcher.prepare.rendering import token_ids
+from launcher.prepare.samples import (
+    Sample,
+    Unusable,
+    as_chat,
+    messages_of,
+    text_of,
+    to_sample,
+    with_system,
+)
+from launcher.prepare.sources import Source, Unit, files_of, find_sources, units
+from recipes.errors import DataError
+from recipes.recipe import Recipe
+
+Way = Literal["chat", "text"]
+"""How a causal model is asked a plain text: as what a person says, or to go on with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A chat up to the answer, or a text; with the answer or label that is right, if known."""
+
+    messages: list[dict[str, str]] | None = None
+    text: str | None = None
+    right: str | None = None
+
+    @property
+    def last(self) -> str:
+        """What was said last, for a person to see."""
+        return self.messages[-1]["content"] if self.messages else self.text or ""
+
+
+def to_question(raw: RawRow, recipe: Recipe, way: Way) -> Question:
+    """The question of a row, cleaned and segmented as it was for training. Raises `Unusable`."""
+    if raw.columns is None:
+        raise Unusable(raw.reason, raw.detail)
+    data, columns = recipe.data, raw.columns
+    has_messages = data.format == "messages" or (
+        data.format == "auto" and data.messages_column in columns
+    )
+    if has_messages and recipe.task == "causal_lm":
+        messages = messages_of(columns, data)
+        right = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
+        if not messages:
+            raise Unusable("no question", "there is but an answer")
+        return _question(Sample(messages=with_system(messages, data.system)), right, recipe)
+    text = clean(text_of(columns, data.text_column), data.clean)
+    right = _right(columns, recipe)
+    if recipe.task == "causal_lm" and (way == "chat" or right is not None):
+        return _question(Sample(messages=as_chat(text, None, data.system)), right, recipe)
+    return _question(Sample(text=text), right, recipe)
+
+
+def _right(columns: Mapping[str, Any], recipe: Recipe) -> str | None:
+    """The label; plain texts have none, whatever else is in their rows."""
+    value = columns.get(recipe.data.label_column)
+    if recipe.data.format == "text" or value is None:
+        return None
+    return str(value).strip() or None
+
+
+def _question(sample: Sample, right: str | None, recipe: Recipe) -> Question:
+    if not (sample.messages[-1]["content"] if sample.messages else sample.text or "").strip():
+        raise Unusable("empty")
+    if recipe.data.segment == "jieba":
+        sample = sample.segmented()
+        if right is not None and recipe.task == "causal_lm":
+            right = Sample(text=right).segmented().text
+    return Question(messages=sample.messages, text=sample.text, right=right)
+
+
+def question_ids(
+    tokenizer: Any, question: Question, *, new: int = 0, positions: int | None = None
+) -> list[int]:
+    """A question for a causal model as token ids, up to where the answer begins.
+
+    Raises `Unusable` when the tokenizer's template takes no such chat, or the base has no room for
+    it with `new` tokens more.
+    """
+    if question.messages is None:
+        ids = list(tokenizer(question.text)["input_ids"])
+    else:
+        ids = token_ids(tokenizer, question.messages, prompt=True)
+    if not ids:
+        raise Unusable("empty", "the tokenizer makes no token of it")
+    check_room(len(ids), new, positions)
+    return ids
+
+
+def check_room(tokens: int, new: int, positions: int | None) -> None:
+    """Raises `Unusable` for what is longer than a base takes, if it says how much that is."""
+    if positions is not None and tokens + new > positions:
+        also = f" and {new} new ones" if new else ""
+        raise Unusable("too long", f"{tokens} tokens{also}; the base takes {positions}")
+
+
+def units_of(file: str, recipe: Recipe, key: str) -> list[Unit]:
+    """The units of a file, or of the files of a folder, that a message calls `key`.
+
+    Raises `DataError` when it is not there or of an unknown kind.
+    """
+    name = file if file.startswith("sample:") else str(Path(file).expanduser().absolute())
+    files = files_of(name, Path(recipe.storage.cache), key)
+    sources = [Source(path=path, split="held_out") for path in files]
+    return units(sources, recipe.data.unit_mb * 2**20)
+
+
+def way_of_texts(recipe: Recipe, *, has_template: bool, tell: Callable[[str], None]) -> Way:
+    """How plain texts are asked: as the run's own rows were, which are looked at if need be."""
+    if recipe.task != "causal_lm" or recipe.data.format == "text":
+        return "text"
+    if recipe.data.format != "auto":
+        return "chat"
+    trained = _trained_on(recipe)
+    if trained is not None:
+        return "chat" if trained.messages is not None else "text"
+    tell(
+        "data.train is not there any more: texts without a label are "
+        + ("asked as chats; data.format=text goes on with them" if has_template else "gone on with")
+    )
+    return "chat" if has_template else "text"
+
+
+def _trained_on(recipe: Recipe) -> Sample | None:
+    """The first sample that the run was trained on, if its files are still there."""
+    try:
+        sources = find_sources(recipe.data, Path(recipe.storage.cache))
+        for unit in units(sources[:1], recipe.data.unit_mb * 2**20):
+            for raw in read(unit):
+                try:
+                    if raw.columns is not None:
+                        return to_sample(raw.columns, recipe)
+                except Unusable:
+                    continue
+    except (DataError, OSError):
+        return None
+    return None
