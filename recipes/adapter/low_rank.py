@@ -66,12 +66,10 @@ class Lora(Ranked):
     """Train magnitude and direction apart (arXiv:2402.09353); slower."""
 
     target_parameters: list[str] = field(default_factory=list)
-    """Stacks of matrices adapted besides, such as mlp.experts.gate_up_proj of a mixture of experts.
-    """
+    """Stacks of matrices adapted besides, such as mlp.experts.gate_up_proj of a mixture."""
 
     train_tokens: list[str] = field(default_factory=list)
-    """Tokens of the tokenizer whose embeddings are trained too, such as reserved ones put to use.
-    """
+    """Tokens of the tokenizer whose embeddings are trained too, such as reserved ones."""
 
     initialization: Literal["kaiming", "gaussian", "orthogonal", "olora", "pissa"] = "kaiming"
     """First values; pissa and olora take them from the base, and save twice the rank for it."""
