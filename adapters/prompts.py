@@ -13,6 +13,7 @@ from peft import (
     PrefixTuningConfig,
     PromptEncoder,
     PromptEncoderConfig,
+    PromptLearningConfig,
 )
 from torch.func import functional_call
 
@@ -46,6 +47,14 @@ def begin_prompt(model: PeftModel, base: LoadedBase, adapter: PromptTuning, seed
         first = vectors[ids.to(vectors.device)].detach().float().clone()
     encoder: Any = model.prompt_encoder["default"]
     encoder.embedding.weight.data = first
+
+
+def shift_of(config: PeftConfig) -> int | None:
+    """Positions by which virtual tokens move those of a text; None without any."""
+    if not isinstance(config, PromptLearningConfig):
+        return None
+    # The keys and values of a prefix come from nowhere.
+    return 0 if isinstance(config, PrefixTuningConfig) else int(config.num_virtual_tokens)
 
 
 def saved_prompt(config: PeftConfig, master: Mapping[str, torch.Tensor]) -> Tensors:

@@ -19,8 +19,8 @@ from adapters.attach import attach
 from adapters.attached import Attached, Ranks, trainable
 from adapters.base import LoadedBase
 from adapters.checkpoint import TrainerState, checksum
+from adapters.prompts import shift_of
 from adapters.sharded import shape_of, whole
-from recipes.adapter import Adapter, PrefixTuning, VirtualTokens
 from recipes.errors import CheckpointError
 from recipes.recipe import Recipe
 from trainer.device import choose_dtype
@@ -142,7 +142,7 @@ def build_engine(
         device=device,
         bfloat16=dtype == torch.bfloat16,
         kernels=kernels,
-        shift=_shift(recipe.adapter),
+        shift=shift_of(attached.config),
         accumulation=accumulation,
         shapes=shapes,
         first_values=first_values,
@@ -154,12 +154,6 @@ def _lower_after_steps(optimizer: torch.optim.Optimizer, ranks: Ranks, *, first:
     """While the gradients are still there, clipped as they were used: DeepSpeed clears them."""
     steps = itertools.count(first)
     optimizer.register_step_post_hook(lambda *_: ranks.lower(next(steps)))
-
-
-def _shift(adapter: Adapter) -> int | None:
-    if isinstance(adapter, PrefixTuning):  # its keys and values come from nowhere
-        return 0
-    return adapter.tokens if isinstance(adapter, VirtualTokens) else None
 
 
 def _checksum(parameter: nn.Parameter) -> int:

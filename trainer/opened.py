@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import IA3Model, PeftConfig, PeftModel, PeftType, get_peft_model_state_dict
+from peft import IA3Model, PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
 from adapters.base import load_base
 from adapters.exported import ADAPTER_WEIGHTS
+from adapters.prompts import shift_of
 from adapters.quantization import quantization_of
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import AdapterError, CheckpointError
@@ -66,11 +67,7 @@ class OpenedBase:
 
     def shift(self, name: str) -> int | None:
         """Positions by which an adapter's virtual tokens move those of a text; None without any."""
-        config: Any = self._adapters[name].config
-        if not config.is_prompt_learning:
-            return None
-        # The keys and values of a prefix come from nowhere.
-        return 0 if config.peft_type == PeftType.PREFIX_TUNING else int(config.num_virtual_tokens)
+        return shift_of(self._adapters[name].config)
 
     def add(self, name: str, folder: Path) -> None:
         """Open one more adapter, from the folder of a checkpoint or of an export.
