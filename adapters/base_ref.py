@@ -6,23 +6,16 @@ Imports no torch, so that a recipe's base can be checked before anything is star
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.base_files import FILES, SAFETENSORS, digest_of_parts, digests_of, weights_of
 from recipes.errors import BaseModelError
 from recipes.listing import listed
-
-_OLD_WEIGHTS = "pytorch_model*.bin"
-_WEIGHTS = ("*.safetensors", _OLD_WEIGHTS)
-_FILES = ("*.json", "*.model", "*.txt", "*.jinja", *_WEIGHTS)
-_WHOLE_BYTES = 64 * 2**20
-_PIECE_BYTES = 2**20
-_PIECES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +25,8 @@ class BaseRef:
     source: str
     revision: str | None
     digest: str
+    parts: Mapping[str, str]
+    """The same of its configuration, weights and tokenizer, by these names."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,7 +36,8 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     """The reference of a base whose files lie in `folder`."""
     is_hub_id = not source.startswith("sample:") and not Path(source).is_absolute()
     place = source if is_hub_id else str(folder)
-    return BaseRef(source=place, revision=revision, digest=digest_of(folder))
+    parts = digests_of(folder)
+    return BaseRef(source=place, revision=revision, digest=digest_of_parts(parts), parts=parts)
 
 
 def locate(source: str, revision: str | None, cache: Path, *, download: bool = True) -> Path:
@@ -87,12 +83,6 @@ def _near(folder: Path) -> str:
     return f" Did you mean {parent / near[0]}?" if near else ""
 
 
-def files_of(folder: Path) -> dict[str, int]:
-    """The files of a base that are used, with their sizes (bytes)."""
-    found = {file for pattern in _FILES for file in folder.glob(pattern)}
-    return {file.name: file.stat().st_size for file in sorted(found)}
-
-
 def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -105,7 +95,7 @@ def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool)
                 source,
                 revision=revision,
                 cache_dir=own if is_there else cache / "hub",
-                allow_patterns=[pattern for pattern in _FILES if pattern != _OLD_WEIGHTS],
+                allow_patterns=list(FILES),
                 local_files_only=not download,
             )
         )
@@ -126,11 +116,9 @@ def _check(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{folder}: holds no model in Hugging Face format (no config.json)")
     read_config(folder)
-    if not list(_weights(folder)):
+    if not weights_of(folder):
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
-        raise BaseModelError(
-            f"{folder}: holds no weights ({' or '.join(_WEIGHTS)}); found: {found}"
-        )
+        raise BaseModelError(f"{folder}: holds no weights ({SAFETENSORS}); found: {found}")
     absent = sorted(name for name in _promised(folder) if not (folder / name).is_file())
     if absent:
         raise BaseModelError(
@@ -146,30 +134,3 @@ def _promised(folder: Path) -> set[str]:
         with suppress(OSError, ValueError, KeyError, AttributeError):  # no index of weights
             promised |= set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
     return promised
-
-
-def _weights(folder: Path) -> Iterator[Path]:
-    for pattern in _WEIGHTS:
-        yield from sorted(folder.glob(pattern))
-
-
-def digest_of(folder: Path) -> str:
-    """sha256 over config and weights. Of a file above 64 MiB, its size and 32 pieces of 1 MiB:
-    the whole of a 140 GB base would take minutes at every start."""
-    total = hashlib.sha256()
-    for file in [folder / "config.json", *_weights(folder)]:
-        total.update(f"{file.name}:{file.stat().st_size}:".encode())
-        for piece in _pieces(file):
-            total.update(piece)
-    return total.hexdigest()
-
-
-def _pieces(file: Path) -> Iterator[bytes]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _WHOLE_BYTES:
-            yield stream.read()
-            return
-        for number in range(_PIECES):
-            stream.seek(number * (size - _PIECE_BYTES) // (_PIECES - 1))
-            yield stream.read(_PIECE_BYTES)

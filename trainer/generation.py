@@ -67,6 +67,8 @@ def answer(
 
     The prompt becomes a chat when the tokenizer has a template; otherwise it is continued.
     """
+    if checkpoint is not None:
+        check_base(checkpoint, base_ref(base.source, base.revision, base_folder))
     device = rank_device()
     tokenizer = load_tokenizer(base_folder)
     dtype = choose_dtype(base, device)
@@ -76,7 +78,6 @@ def answer(
         base_folder, "causal_lm", dtype, attention, quantization=quantization
     ).model
     if checkpoint is not None:
-        check_base(checkpoint, base_ref(base.source, base.revision, base_folder))
         model = PeftModel.from_pretrained(model, str(adapter_folder(checkpoint)))
     ids = _prompt_ids(tokenizer, prompt, system)
     if quantization is None:  # else it is there, and 8-bit ones do not move

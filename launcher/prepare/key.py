@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adapters.base_files import tokenizer_files
 from launcher.prepare.sources import Source
 from recipes.files import sha256
 from recipes.recipe import Recipe
@@ -16,15 +17,6 @@ from recipes.recipe import Recipe
 PREPARE_VERSION = 1
 """Raised by hand when the same content would be prepared differently than before."""
 
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "chat_template*",
-)
 _NOT_CONTENT = ("train", "held_out")
 
 
@@ -58,8 +50,7 @@ def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[
 
 
 def _tokenizer_digest(folder: Path) -> str:
-    files = {file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)}
     total = hashlib.sha256()
-    for file in sorted(files):
+    for file in tokenizer_files(folder):
         total.update(f"{file.name}:{sha256(file)}".encode())
     return total.hexdigest()

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from adapters.base_copy import on_this_node
-from adapters.base_ref import BaseRef, base_ref, files_of, locate
+from adapters.base_files import files_of
+from adapters.base_ref import BaseRef, base_ref, locate
 from recipes.errors import BaseModelError, StorageError
 
 
@@ -54,7 +55,7 @@ def test_a_copy_that_differs_is_made_anew(llama: Path, base: BaseRef, tmp_path: 
 
 
 def test_another_base_than_the_run_began_with_is_refused(llama: Path, tmp_path: Path):
-    other = BaseRef(source="x", revision=None, digest="0" * 64)
+    other = BaseRef(source="x", revision=None, digest="0" * 64, parts={})
     with pytest.raises(BaseModelError, match="is not the base that the run began with"):
         on_this_node(llama, other, str(tmp_path))
     assert [entry.suffix for entry in tmp_path.iterdir()] == [".lock"]
