@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.base_files import FILES, SAFETENSORS, digest_of_parts, digests_of, weights_of
+from adapters.base_files import (
+    FILES,
+    PICKLES,
+    SAFETENSORS,
+    digest_of_parts,
+    digests_of,
+    is_pickled,
+    weights_of,
+)
+from recipes.base import Base
 from recipes.errors import BaseModelError
 from recipes.listing import listed
 
@@ -40,13 +49,15 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     return BaseRef(source=place, revision=revision, digest=digest_of_parts(parts), parts=parts)
 
 
-def locate(source: str, revision: str | None, cache: Path, *, download: bool = True) -> Path:
-    """The local folder of `base.source`, checked to hold a model.
+def locate(base: Base, cache: Path, *, download: bool = True) -> Path:
+    """The local folder of a recipe's base, checked to hold a model.
 
     A hub model is taken from the hub's own cache (HF_HUB_CACHE, HF_HOME) when it lies there, else
     from `cache`/hub, which every node sees; what is missing is downloaded, if it may be.
-    Raises `BaseModelError` when there is no such model or it has no weights.
+    Raises `BaseModelError` when there is no such model, it has no weights, or they are pickles and
+    the recipe does not allow that.
     """
+    source = base.source
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
         folder = cache / "samples" / name
@@ -60,8 +71,8 @@ def locate(source: str, revision: str | None, cache: Path, *, download: bool = T
         if not folder.is_dir():
             raise BaseModelError(f"base.source = {source}: there is no such folder.{_near(folder)}")
     else:
-        folder = _from_hub(source, revision, cache, download=download)
-    _check(folder)
+        folder = _from_hub(base, cache, download=download)
+    _check(folder, allow_pickle=base.allow_pickle)
     return folder
 
 
@@ -83,19 +94,28 @@ def _near(folder: Path) -> str:
     return f" Did you mean {parent / near[0]}?" if near else ""
 
 
-def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool) -> Path:
+def _from_hub(base: Base, cache: Path, *, download: bool) -> Path:
+    """Pickles are fetched only where there is nothing else, and they are allowed."""
+    folder = _snapshot(base, cache, FILES, download=download)
+    if base.allow_pickle and not weights_of(folder):
+        folder = _snapshot(base, cache, (*FILES, PICKLES), download=download)
+    return folder
+
+
+def _snapshot(base: Base, cache: Path, patterns: Sequence[str], *, download: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    source = base.source
     own = Path(constants.HF_HUB_CACHE)
     is_there = (own / f"models--{source.replace('/', '--')}").is_dir()
     try:
         return Path(
             snapshot_download(
                 source,
-                revision=revision,
+                revision=base.revision,
                 cache_dir=own if is_there else cache / "hub",
-                allow_patterns=list(FILES),
+                allow_patterns=list(patterns),
                 local_files_only=not download,
             )
         )
@@ -112,13 +132,24 @@ def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool)
         ) from error
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{folder}: holds no model in Hugging Face format (no config.json)")
     read_config(folder)
     if not weights_of(folder):
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
-        raise BaseModelError(f"{folder}: holds no weights ({SAFETENSORS}); found: {found}")
+        raise BaseModelError(
+            f"{folder}: holds no weights ({SAFETENSORS}); found: {found}. Weights of the hub that "
+            "are pickles are fetched only with base.allow_pickle: true"
+        )
+    if is_pickled(folder) and not allow_pickle:
+        raise BaseModelError(
+            f"{folder}: its weights are pickles ({weights_of(folder)[0].name}), which can run any "
+            "program when they are read. Take a base with safetensors, or save this one with "
+            "transformers' save_pretrained where it may run what it likes. base.allow_pickle: true "
+            "reads tensors and refuses all else, a guard that has had holes: set it only if you "
+            "trust who made them"
+        )
     absent = sorted(name for name in _promised(folder) if not (folder / name).is_file())
     if absent:
         raise BaseModelError(

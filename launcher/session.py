@@ -61,7 +61,7 @@ def prepare(loaded: LoadedRecipe, display: Display) -> Prepared:
     from cluster.ray_cluster import connected
 
     recipe = loaded.recipe
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = locate(recipe.base, Path(recipe.storage.cache))
     with connected_with_display(connected, recipe, display):
         return _prepare(recipe, base_folder, display)
 
@@ -97,7 +97,7 @@ def _run(
     environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = locate(recipe.base, Path(recipe.storage.cache))
     storage, cache = _storage(recipe, earlier), Path(recipe.storage.cache)
     runs.check_writable(storage)
     find_sources(recipe.data, cache)
@@ -232,7 +232,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], display: Display) -> Mappi
     folder = open_mirror(run_dir).newest()
     if folder is None:
         raise CheckpointError(f"{run_dir}: has no checkpoint to evaluate")
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = locate(recipe.base, Path(recipe.storage.cache))
     with connected_with_display(connected, recipe, display) as connection:
         prepared = _prepare(recipe, base_folder, display)
         if prepared.manifest["splits"]["held_out"]["rows"] == 0:
@@ -265,7 +265,7 @@ def generate(
     folder = None if base_only else open_mirror(run_dir).newest()
     if folder is None and not base_only:
         raise CheckpointError(f"{run_dir}: has no checkpoint to answer with")
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = locate(recipe.base, Path(recipe.storage.cache))
     display.phase("answering", 0, 0)
     with quiet_transformers():
         from trainer.generation import answer

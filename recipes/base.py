@@ -17,6 +17,9 @@ class Base:
     revision: str | None = None
     """Commit or tag of a hub model; a folder has none."""
 
+    allow_pickle: bool = False
+    """Take weights that are pickles, which can run programs; only tensors are read from them."""
+
     copy_to: str | None = None
     """Folder on each node's own disk, such as `$SLURM_TMPDIR`, for a copy that its ranks share."""
 

@@ -75,7 +75,12 @@ def answer(
     attention = choose_kernels(base, "causal_lm", dtype, device).attention
     quantization = quantization_of(base, device)
     model: Any = load_base(
-        base_folder, "causal_lm", dtype, attention, quantization=quantization
+        base_folder,
+        "causal_lm",
+        dtype,
+        attention,
+        quantization=quantization,
+        allow_pickle=base.allow_pickle,
     ).model
     if checkpoint is not None:
         model = PeftModel.from_pretrained(model, str(adapter_folder(checkpoint)))

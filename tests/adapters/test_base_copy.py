@@ -13,6 +13,7 @@ import pytest
 from adapters.base_copy import on_this_node
 from adapters.base_files import files_of
 from adapters.base_ref import BaseRef, base_ref, locate
+from recipes.base import Base
 from recipes.errors import BaseModelError, StorageError
 
 
@@ -86,4 +87,4 @@ def test_weights_that_an_index_promises_must_be_there(llama: Path, tmp_path: Pat
         '{"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     )
     with pytest.raises(BaseModelError, match=r"index names: model-00002-of-00002\.safetensors"):
-        locate(str(cut_off), None, tmp_path)
+        locate(Base(source=str(cut_off)), tmp_path)
