@@ -71,6 +71,14 @@ def digest_of_parts(parts: Mapping[str, str]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
+def sampled_sha256(file: Path) -> str:
+    """sha256 of a file, of a large one as above, whatever its name (hex)."""
+    total = hashlib.sha256(f"{file.stat().st_size}:".encode())
+    for piece in _pieces(file):
+        total.update(piece)
+    return total.hexdigest()
+
+
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
     found = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     return sorted(found)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from adapters.base_files import (
     is_pickled,
     weights_of,
 )
+from adapters.gguf import SUFFIX, converted, gguf_of
 from recipes.base import Base
 from recipes.errors import BaseModelError
 from recipes.listing import listed
@@ -49,11 +50,18 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     return BaseRef(source=place, revision=revision, digest=digest_of_parts(parts), parts=parts)
 
 
-def locate(base: Base, cache: Path, *, download: bool = True) -> Path:
+def locate(
+    base: Base,
+    cache: Path,
+    *,
+    download: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Path:
     """The local folder of a recipe's base, checked to hold a model.
 
     A hub model is taken from the hub's own cache (HF_HUB_CACHE, HF_HOME) when it lies there, else
-    from `cache`/hub, which every node sees; what is missing is downloaded, if it may be.
+    from `cache`/hub, which every node sees; what is missing is downloaded, if it may be. A GGUF
+    file is converted once, under the same condition; `tell` is told so.
     Raises `BaseModelError` when there is no such model, it has no weights, or they are pickles and
     the recipe does not allow that.
     """
@@ -67,9 +75,7 @@ def locate(base: Base, cache: Path, *, download: bool = True) -> Path:
                 f"Get it with: shoal samples {name}"
             )
     elif Path(source).is_absolute():
-        folder = Path(source)
-        if not folder.is_dir():
-            raise BaseModelError(f"base.source = {source}: there is no such folder.{_near(folder)}")
+        folder = _given(Path(source), cache, may_convert=download, tell=tell)
     else:
         folder = _from_hub(base, cache, download=download)
     _check(folder, allow_pickle=base.allow_pickle)
@@ -85,6 +91,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise BaseModelError(f"{folder}/config.json holds no model configuration")
     return config
+
+
+def _given(path: Path, cache: Path, *, may_convert: bool, tell: Callable[[str], None]) -> Path:
+    gguf = gguf_of(path)
+    if gguf is not None:
+        return converted(gguf, cache, may_convert=may_convert, tell=tell)
+    if not path.is_dir():
+        what = "file" if path.suffix == SUFFIX else "folder"
+        raise BaseModelError(f"base.source = {path}: there is no such {what}.{_near(path)}")
+    return path
 
 
 def _near(folder: Path) -> str:

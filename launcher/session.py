@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.base_ref import base_ref, locate
 from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
+from adapters.quiet import quiet_transformers
 from cluster.inside import is_inside
 from cluster.job_words import PREEMPTED
 from launcher import runs
@@ -23,7 +24,6 @@ from launcher.following import followed
 from launcher.plan import record
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
-from launcher.quiet import quiet_transformers
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
 from recipes import address, environment, resolved
@@ -56,12 +56,17 @@ class Outcome:
     after: Mapping[str, Any] | None
 
 
+def _base_folder(recipe: Recipe, display: Display) -> Path:
+    """Where the base lies, fetched or converted if need be: here, before there is any worker."""
+    return locate(recipe.base, Path(recipe.storage.cache), tell=display.line)
+
+
 def prepare(loaded: LoadedRecipe, display: Display) -> Prepared:
     """Prepare a recipe's data, or find it prepared."""
     from cluster.ray_cluster import connected
 
     recipe = loaded.recipe
-    base_folder = locate(recipe.base, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     with connected_with_display(connected, recipe, display):
         return _prepare(recipe, base_folder, display)
 
@@ -97,7 +102,7 @@ def _run(
     environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
-    base_folder = locate(recipe.base, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     storage, cache = _storage(recipe, earlier), Path(recipe.storage.cache)
     runs.check_writable(storage)
     find_sources(recipe.data, cache)
@@ -232,7 +237,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], display: Display) -> Mappi
     folder = open_mirror(run_dir).newest()
     if folder is None:
         raise CheckpointError(f"{run_dir}: has no checkpoint to evaluate")
-    base_folder = locate(recipe.base, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     with connected_with_display(connected, recipe, display) as connection:
         prepared = _prepare(recipe, base_folder, display)
         if prepared.manifest["splits"]["held_out"]["rows"] == 0:
@@ -265,7 +270,7 @@ def generate(
     folder = None if base_only else open_mirror(run_dir).newest()
     if folder is None and not base_only:
         raise CheckpointError(f"{run_dir}: has no checkpoint to answer with")
-    base_folder = locate(recipe.base, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     display.phase("answering", 0, 0)
     with quiet_transformers():
         from trainer.generation import answer

@@ -12,7 +12,7 @@ from recipes.problem import Problem
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     source: str
-    """Folder of a model in Hugging Face format, a hub id such as `org/model`, or `sample:NAME`."""
+    """Folder of a model in Hugging Face format, hub id `org/model`, GGUF file, or `sample:NAME`."""
 
     revision: str | None = None
     """Commit or tag of a hub model; a folder has none."""
