@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from adapters.base_files import is_pickled
+from adapters.host_memory import freed_at_once
 from adapters.quantization import Quantization, keep_as_stored
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import BaseModelError
@@ -87,9 +88,10 @@ def load_base(
         options["label2id"] = {label: number for number, label in enumerate(labels)}
         options["num_labels"] = len(labels)
     try:
-        model, info = _MODEL_OF_TASK[task].from_pretrained(
-            folder, output_loading_info=True, **options
-        )
+        with freed_at_once():
+            model, info = _MODEL_OF_TASK[task].from_pretrained(
+                folder, output_loading_info=True, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
     except pickle.UnpicklingError as error:  # torch's text says how to run it all the same

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import against_trl, checkpoint_bytes, resilience, scale, step_time
+from benchmarks import (
+    against_trl,
+    checkpoint_bytes,
+    load_memory,
+    resilience,
+    scale,
+    step_time,
+)
 from benchmarks.record import write_result
 
 BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
@@ -16,6 +23,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "resilience": resilience.measure,
     "step_time": step_time.measure,
     "against_trl": against_trl.measure,
+    "load_memory": load_memory.measure,
     "scale": scale.measure,
 }
 
