@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from adapters.base_files import is_pickled
+from adapters.host_memory import freed_at_once
 from adapters.quantization import Quantization, keep_as_stored
 from adapters.tokenizer import load_tokenizer, pad_token_id
 from recipes.errors import BaseModelError
@@ -68,14 +71,21 @@ def load_base(
     labels: Sequence[str] = (),
     gradient_checkpointing: bool = False,
     quantization: Quantization | None = None,
+    allow_pickle: bool = False,
 ) -> LoadedBase:
     """The base with every parameter frozen, in evaluation mode, on the CPU; one that is quantised
     on the device where it was.
 
     While an `HfDeepSpeedConfig` of stage 3 is alive its parameters are sharded as they are loaded.
-    Raises `BaseModelError` when the folder does not hold a model for the task.
+    Raises `BaseModelError` when the folder does not hold a model for the task, or only as pickles
+    that are not allowed.
     """
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "use_safetensors": not (allow_pickle and is_pickled(folder)),
+        "weights_only": True,  # of a pickle: tensors, and nothing that runs
+    }
     if quantization is not None:
         options |= quantization.options(dtype)
     if task == "sequence_classification":
@@ -83,11 +93,17 @@ def load_base(
         options["label2id"] = {label: number for number, label in enumerate(labels)}
         options["num_labels"] = len(labels)
     try:
-        model, info = _MODEL_OF_TASK[task].from_pretrained(
-            folder, output_loading_info=True, **options
-        )
+        with freed_at_once():
+            model, info = _MODEL_OF_TASK[task].from_pretrained(
+                folder, output_loading_info=True, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: cannot be loaded for task = {task}: {error}") from error
+    except pickle.UnpicklingError as error:  # torch's text says how to run it all the same
+        raise BaseModelError(
+            f"{folder}: a pickle of its weights is torn, or holds other things than tensors. "
+            "Nothing in it was run; take the base from somebody else"
+        ) from error
     if quantization is not None:
         keep_as_stored(model)
     freeze(model, gradient_checkpointing=gradient_checkpointing)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from adapters.base_ref import BaseRef, digest_of, files_of
+from adapters.base_files import digest_of, files_of
+from adapters.base_ref import BaseRef
 from recipes.errors import BaseModelError, StorageError
 from recipes.files import whole_folder
 

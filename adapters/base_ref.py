@@ -6,33 +6,26 @@ Imports no torch, so that a recipe's base can be checked before anything is star
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.errors import BaseModelError
-from recipes.files import sha256
-from recipes.listing import listed
-
-_OLD_WEIGHTS = "pytorch_model*.bin"
-_WEIGHTS = ("*.safetensors", _OLD_WEIGHTS)
-_FILES = ("*.json", "*.model", "*.txt", "*.jinja", *_WEIGHTS)
-_WHOLE_BYTES = 64 * 2**20
-_PIECE_BYTES = 2**20
-_PIECES = 32
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "chat_template*",
+from adapters.base_files import (
+    FILES,
+    PICKLES,
+    SAFETENSORS,
+    digest_of_parts,
+    digests_of,
+    is_pickled,
+    weights_of,
 )
+from adapters.gguf import SUFFIX, converted, gguf_of
+from recipes.base import Base
+from recipes.errors import BaseModelError
+from recipes.listing import listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +35,8 @@ class BaseRef:
     source: str
     revision: str | None
     digest: str
-    """Of its configuration and weights."""
-    tokenizer: str | None = None
-    """Digest of its tokenizer's files; None in what was saved before it was noted."""
+    parts: Mapping[str, str]
+    """The same of its configuration, weights and tokenizer, by these names."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,21 +46,26 @@ def base_ref(source: str, revision: str | None, folder: Path) -> BaseRef:
     """The reference of a base whose files lie in `folder`."""
     is_hub_id = not source.startswith("sample:") and not Path(source).is_absolute()
     place = source if is_hub_id else str(folder)
-    return BaseRef(
-        source=place,
-        revision=revision,
-        digest=digest_of(folder),
-        tokenizer=tokenizer_digest(folder),
-    )
+    parts = digests_of(folder)
+    return BaseRef(source=place, revision=revision, digest=digest_of_parts(parts), parts=parts)
 
 
-def locate(source: str, revision: str | None, cache: Path, *, download: bool = True) -> Path:
-    """The local folder of `base.source`, checked to hold a model.
+def locate(
+    base: Base,
+    cache: Path,
+    *,
+    download: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """The local folder of a recipe's base, checked to hold a model.
 
     A hub model is taken from the hub's own cache (HF_HUB_CACHE, HF_HOME) when it lies there, else
-    from `cache`/hub, which every node sees; what is missing is downloaded, if it may be.
-    Raises `BaseModelError` when there is no such model or it has no weights.
+    from `cache`/hub, which every node sees; what is missing is downloaded, if it may be. A GGUF
+    file is converted once, under the same condition; `tell` is told so.
+    Raises `BaseModelError` when there is no such model, it has no weights, or they are pickles and
+    the recipe does not allow that.
     """
+    source = base.source
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
         folder = cache / "samples" / name
@@ -78,12 +75,10 @@ def locate(source: str, revision: str | None, cache: Path, *, download: bool = T
                 f"Get it with: shoal samples {name}"
             )
     elif Path(source).is_absolute():
-        folder = Path(source)
-        if not folder.is_dir():
-            raise BaseModelError(f"base.source = {source}: there is no such folder.{_near(folder)}")
+        folder = _given(Path(source), cache, may_convert=download, tell=tell)
     else:
-        folder = _from_hub(source, revision, cache, download=download)
-    _check(folder)
+        folder = _from_hub(base, cache, download=download)
+    _check(folder, allow_pickle=base.allow_pickle)
     return folder
 
 
@@ -98,6 +93,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _given(path: Path, cache: Path, *, may_convert: bool, tell: Callable[[str], None]) -> Path:
+    gguf = gguf_of(path)
+    if gguf is not None:
+        return converted(gguf, cache, may_convert=may_convert, tell=tell)
+    if not path.is_dir():
+        what = "file" if path.suffix == SUFFIX else "folder"
+        raise BaseModelError(f"base.source = {path}: there is no such {what}.{_near(path)}")
+    return path
+
+
 def _near(folder: Path) -> str:
     parent = folder.parent
     siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
@@ -105,25 +110,28 @@ def _near(folder: Path) -> str:
     return f" Did you mean {parent / near[0]}?" if near else ""
 
 
-def files_of(folder: Path) -> dict[str, int]:
-    """The files of a base that are used, with their sizes (bytes)."""
-    found = {file for pattern in _FILES for file in folder.glob(pattern)}
-    return {file.name: file.stat().st_size for file in sorted(found)}
+def _from_hub(base: Base, cache: Path, *, download: bool) -> Path:
+    """Pickles are fetched only where there is nothing else, and they are allowed."""
+    folder = _snapshot(base, cache, FILES, download=download)
+    if base.allow_pickle and not weights_of(folder):
+        folder = _snapshot(base, cache, (*FILES, PICKLES), download=download)
+    return folder
 
 
-def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool) -> Path:
+def _snapshot(base: Base, cache: Path, patterns: Sequence[str], *, download: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    source = base.source
     own = Path(constants.HF_HUB_CACHE)
     is_there = (own / f"models--{source.replace('/', '--')}").is_dir()
     try:
         return Path(
             snapshot_download(
                 source,
-                revision=revision,
+                revision=base.revision,
                 cache_dir=own if is_there else cache / "hub",
-                allow_patterns=[pattern for pattern in _FILES if pattern != _OLD_WEIGHTS],
+                allow_patterns=list(patterns),
                 local_files_only=not download,
             )
         )
@@ -140,14 +148,23 @@ def _from_hub(source: str, revision: str | None, cache: Path, *, download: bool)
         ) from error
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{folder}: holds no model in Hugging Face format (no config.json)")
     read_config(folder)
-    if not list(_weights(folder)):
+    if not weights_of(folder):
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
         raise BaseModelError(
-            f"{folder}: holds no weights ({' or '.join(_WEIGHTS)}); found: {found}"
+            f"{folder}: holds no weights ({SAFETENSORS}); found: {found}. Weights of the hub that "
+            "are pickles are fetched only with base.allow_pickle: true"
+        )
+    if is_pickled(folder) and not allow_pickle:
+        raise BaseModelError(
+            f"{folder}: its weights are pickles ({weights_of(folder)[0].name}), which can run any "
+            "program when they are read. Take a base with safetensors, or save this one with "
+            "transformers' save_pretrained where it may run what it likes. base.allow_pickle: true "
+            "reads tensors and refuses all else, a guard that has had holes: set it only if you "
+            "trust who made them"
         )
     absent = sorted(name for name in _promised(folder) if not (folder / name).is_file())
     if absent:
@@ -164,39 +181,3 @@ def _promised(folder: Path) -> set[str]:
         with suppress(OSError, ValueError, KeyError, AttributeError):  # no index of weights
             promised |= set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
     return promised
-
-
-def _weights(folder: Path) -> Iterator[Path]:
-    for pattern in _WEIGHTS:
-        yield from sorted(folder.glob(pattern))
-
-
-def digest_of(folder: Path) -> str:
-    """sha256 over config and weights. Of a file above 64 MiB, its size and 32 pieces of 1 MiB:
-    the whole of a 140 GB base would take minutes at every start."""
-    total = hashlib.sha256()
-    for file in [folder / "config.json", *_weights(folder)]:
-        total.update(f"{file.name}:{file.stat().st_size}:".encode())
-        for piece in _pieces(file):
-            total.update(piece)
-    return total.hexdigest()
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """sha256 over the files of a base's tokenizer, its chat template among them."""
-    files = {file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)}
-    total = hashlib.sha256()
-    for file in sorted(files):
-        total.update(f"{file.name}:{sha256(file)}".encode())
-    return total.hexdigest()
-
-
-def _pieces(file: Path) -> Iterator[bytes]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _WHOLE_BYTES:
-            yield stream.read()
-            return
-        for number in range(_PIECES):
-            stream.seek(number * (size - _PIECE_BYTES) // (_PIECES - 1))
-            yield stream.read(_PIECE_BYTES)

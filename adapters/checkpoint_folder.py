@@ -19,6 +19,7 @@ from typing import Any
 from adapters.base_ref import BaseRef
 from recipes.errors import CheckpointError
 from recipes.files import sha256, write_whole
+from recipes.listing import listed
 
 MANIFEST = "manifest.json"
 _SEAL = "sha256"
@@ -178,20 +179,24 @@ def total_bytes(folder: Path) -> int:
 
 
 def check_base(folder: Path, base: BaseRef) -> None:
-    """Raises `CheckpointError` when a checkpoint was trained on another base or tokenizer."""
+    """Raises `CheckpointError` when a checkpoint was trained on another base, and names the parts
+    in which they differ."""
     saved = read_manifest(folder)["base"]
-    if saved["digest"] != base.digest:
+    if saved["digest"] == base.digest:
+        return
+    parts = saved.get("parts")
+    if parts is None:
         raise CheckpointError(
-            f"{folder}: was trained on {saved['source']} ({saved['digest'][:12]}), "
-            f"not on {base.source} ({base.digest[:12]}). Name the same base in base.source"
+            f"{folder}: was saved by an earlier shoal, which did not look at the tokenizer of "
+            f"{saved['source']}: whether {base.source} is the same base cannot be told. If it is, "
+            "go on with: shoal resume RUN --fork"
         )
-    tokenizer = saved.get("tokenizer")  # older checkpoints do not name it
-    if tokenizer and base.tokenizer and tokenizer != base.tokenizer:
-        raise CheckpointError(
-            f"{folder}: was trained with another tokenizer ({tokenizer[:12]}) than {base.source} "
-            f"has ({base.tokenizer[:12]}). Bring its tokenizer's files, the chat template among "
-            "them, back as they were"
-        )
+    differ = [part for part, digest in base.parts.items() if parts.get(part) != digest]
+    raise CheckpointError(
+        f"{folder}: was trained on {saved['source']} ({saved['digest'][:12]}), not on "
+        f"{base.source} ({base.digest[:12]}): another {listed(differ)}. Name the same base in "
+        "base.source, or bring its files back"
+    )
 
 
 def check_data(folder: Path, digest: str) -> None:

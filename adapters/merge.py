@@ -91,7 +91,13 @@ def stored(base: Path) -> Stored:
 
 
 def merge(
-    base: Path, adapter: Path, *, task: str, labels: Sequence[str], rows: Sequence[Sequence[int]]
+    base: Path,
+    adapter: Path,
+    *,
+    task: str,
+    labels: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    allow_pickle: bool = False,
 ) -> Merged:
     """A base with an adapter merged into it, computed and compared in float32.
 
@@ -99,7 +105,9 @@ def merge(
     Raises `AdapterError` when they do not, or when there is no merge.
     """
     check_mergeable(adapter, base)
-    loaded = load_base(base, task, torch.float32, "sdpa", labels=labels).model
+    loaded = load_base(
+        base, task, torch.float32, "sdpa", labels=labels, allow_pickle=allow_pickle
+    ).model
     tied = bool(getattr(loaded.config, "tie_word_embeddings", False))
     try:
         adapted = PeftModel.from_pretrained(loaded, str(adapter)).eval()

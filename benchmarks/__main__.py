@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import against_trl, checkpoint_bytes, kinds, resilience, scale, step_time
+from benchmarks import (
+    against_trl,
+    checkpoint_bytes,
+    kinds,
+    load_memory,
+    resilience,
+    scale,
+    step_time,
+)
 from benchmarks.record import write_result
 
 BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
@@ -17,6 +25,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "step_time": step_time.measure,
     "kinds": kinds.measure,
     "against_trl": against_trl.measure,
+    "load_memory": load_memory.measure,
     "scale": scale.measure,
 }
 

@@ -74,7 +74,7 @@ def batches_of(recipe: Recipe, prepared: Path) -> tuple[list[list[Batch]], list[
 
 
 def _engine(recipe: Recipe) -> Any:
-    base = locate(recipe.base.source, None, Path(recipe.storage.cache))
+    base = locate(recipe.base, Path(recipe.storage.cache))
     frozen = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     layers = frozen.config.num_hidden_layers
     torch.manual_seed(recipe.seed)

@@ -65,7 +65,7 @@ def _model(recipe: Recipe, run_dir: Path) -> Any:
             bnb_4bit_compute_dtype=torch.float32,
             bnb_4bit_use_double_quant=recipe.base.double_quantization,
         )
-    base = locate(recipe.base.source, None, Path(recipe.storage.cache))
+    base = locate(recipe.base, Path(recipe.storage.cache))
     frozen = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **options)
     checkpoint = newest(run_dir / "checkpoints")
     assert checkpoint is not None

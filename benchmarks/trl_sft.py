@@ -71,7 +71,7 @@ def _columns(run_dir: Path) -> Columns:
 
 
 def _trainer(recipe: Recipe, data: Any, folder: str, packing: bool) -> Any:
-    base = locate(recipe.base.source, None, Path(recipe.storage.cache))
+    base = locate(recipe.base, Path(recipe.storage.cache))
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     layers = model.config.num_hidden_layers
     train = recipe.train

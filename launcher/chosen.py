@@ -168,7 +168,7 @@ def opening_of(recipe: Recipe, chosen: Sequence[Chosen] = ()) -> Opening:
     adapter is not whole.
     """
     base = recipe.base
-    folder = locate(base.source, base.revision, Path(recipe.storage.cache))
+    folder = locate(base, Path(recipe.storage.cache))
     ref = base_ref(base.source, base.revision, folder)
     for adapter in chosen:
         check_adapter(adapter.folder, ref)

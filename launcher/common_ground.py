@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from adapters.base_ref import files_of
+from adapters.base_files import files_of
 from launcher.terminal import Display
 from recipes import address
 from recipes.errors import StorageError

@@ -162,7 +162,7 @@ def _base(source: Exportable) -> Path:
     """The folder of the base that the checkpoint was trained on. Raises `CheckpointError` when what
     lies there now is another."""
     base = source.recipe.base
-    folder = locate(base.source, base.revision, Path(source.recipe.storage.cache))
+    folder = locate(base, Path(source.recipe.storage.cache))
     check_base(source.checkpoint, base_ref(base.source, base.revision, folder))
     return folder
 
@@ -211,6 +211,7 @@ def _merge(source: Exportable, base: Path, display: Display) -> Merged:
         task=source.recipe.task,
         labels=labels(source),
         rows=probes(source, rows=_ROWS, tokens=_TOKENS),
+        allow_pickle=source.recipe.base.allow_pickle,
     )
     display.phase("merging", 1, 1)
     return merged

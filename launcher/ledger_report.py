@@ -60,7 +60,7 @@ def _text(run_dir: Path, row: int, sample: int) -> str | None:
     from recipes.load import load
 
     recipe = load(run_dir / "recipe.yaml").recipe
-    folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    folder = locate(recipe.base, Path(recipe.storage.cache))
     found = open_split(Path(prepared[-1]["folder"]), "train")[row]
     place = found.samples.tolist().index(sample)
     first = int(sum(found.lengths[:place]))

@@ -55,12 +55,17 @@ class Outcome:
     after: Mapping[str, Any] | None
 
 
+def _base_folder(recipe: Recipe, display: Display) -> Path:
+    """Where the base lies, fetched or converted if need be: here, before there is any worker."""
+    return locate(recipe.base, Path(recipe.storage.cache), tell=display.line)
+
+
 def prepare(loaded: LoadedRecipe, display: Display) -> Prepared:
     """Prepare a recipe's data, or find it prepared."""
     from cluster.ray_cluster import connected
 
     recipe = loaded.recipe
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     with connected_with_display(connected, recipe, display):
         return _prepare(recipe, base_folder, display)
 
@@ -96,7 +101,7 @@ def _run(
     environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     storage, cache = _storage(recipe, earlier), Path(recipe.storage.cache)
     runs.check_writable(storage)
     find_sources(recipe.data, cache)
@@ -231,7 +236,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], display: Display) -> Mappi
     folder = open_mirror(run_dir).newest()
     if folder is None:
         raise CheckpointError(f"{run_dir}: has no checkpoint to evaluate")
-    base_folder = locate(recipe.base.source, recipe.base.revision, Path(recipe.storage.cache))
+    base_folder = _base_folder(recipe, display)
     with connected_with_display(connected, recipe, display) as connection:
         prepared = _prepare(recipe, base_folder, display)
         if prepared.manifest["splits"]["held_out"]["rows"] == 0:

@@ -10,7 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from adapters.base_ref import digest_of, read_config
+from adapters.base_files import digest_of
+from adapters.base_ref import read_config
 from adapters.checkpoint_folder import (
     MANIFEST,
     adapter_folder,

@@ -12,10 +12,13 @@ from recipes.problem import Problem
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     source: str
-    """Folder of a model in Hugging Face format, a hub id such as `org/model`, or `sample:NAME`."""
+    """Folder of a model in Hugging Face format, hub id `org/model`, GGUF file, or `sample:NAME`."""
 
     revision: str | None = None
     """Commit or tag of a hub model; a folder has none."""
+
+    allow_pickle: bool = False
+    """Take weights that are pickles, which can run programs; only tensors are read from them."""
 
     copy_to: str | None = None
     """Folder on each node's own disk, such as `$SLURM_TMPDIR`, for a copy that its ranks share."""

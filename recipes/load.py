@@ -149,8 +149,12 @@ def unknown(path: str) -> Problem:
 def _absolute(path: str, value: Any, folder: Path) -> Any:
     if path == "base.source" and isinstance(value, str):
         # `org/model` is a hub id unless such a folder lies there.
-        is_folder = value.startswith((".", "/", "~")) or (folder / value).is_dir()
-        return _absolute_path(value, folder) if is_folder else value
+        is_path = (
+            value.startswith((".", "/", "~"))
+            or value.endswith(".gguf")
+            or (folder / value).is_dir()
+        )
+        return _absolute_path(value, folder) if is_path else value
     if path not in _PATHS:
         return value
     if isinstance(value, list):

@@ -24,6 +24,7 @@ FREE = (
     # Told apart by the digests of what they hold, which a checkpoint names; they may move.
     "base.source",
     "base.revision",
+    "base.allow_pickle",
     "base.copy_to",
     "data.train",
     "data.held_out",

@@ -47,6 +47,7 @@ class OpenedBase:
             self.kernels.attention,
             labels=opening.labels,
             quantization=quantization,
+            allow_pickle=opening.base.allow_pickle,
         ).model
         # One that is quantised is there already, and an 8-bit one does not move.
         self._base = base if quantization is not None else base.to(self.device)

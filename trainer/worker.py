@@ -145,6 +145,7 @@ class _Rank:
             labels=self.manifest["labels"],
             gradient_checkpointing=recipe.base.gradient_checkpointing,
             quantization=quantization_of(recipe.base, self.device),
+            allow_pickle=recipe.base.allow_pickle,
         )
         engine = build_engine(
             recipe,

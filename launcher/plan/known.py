@@ -24,7 +24,7 @@ def look(recipe: Recipe, machine: Machine) -> Known:
     cache = Path(recipe.storage.cache)
     folder: Path | None = None
     try:
-        folder = locate(recipe.base.source, recipe.base.revision, cache, download=False)
+        folder = locate(recipe.base, cache, download=False)
     except BaseModelError as error:
         missing.append(str(error))
     rows: Rows | None = None

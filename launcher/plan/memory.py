@@ -43,6 +43,10 @@ CUDA_CONTEXT_BYTES = 1024 * MIB
 # Torch's build for CUDA maps more libraries.
 CUDA_LIBRARIES_BYTES = 3 * 1024 * MIB
 
+# For each number of a matrix while it is packed: as it was read, in float32, four steps between
+# (bitsandbytes/backends/default/ops.py, quantize_4bit), and the bytes that come of it.
+_PACKING_BYTES = 24
+
 # DeepSpeed's defaults (deepspeed/runtime/zero/config.py), for what trainer/zero_config leaves out.
 _DEFAULTS = {
     "reduce_bucket_size": 500_000_000,
@@ -172,7 +176,9 @@ def _parameters(
     until their next use is further away than stage3_max_reuse_distance, so in practice up to
     stage3_max_live_parameters. Each bucket's flat buffer lives as long as any parameter in it is
     still to be used (AllGatherCoalescedHandle is held for each of them), which doubles that. gloo
-    makes one more copy of the bucket it is gathering (ProcessGroupGloo.cpp, newLikeFlat).
+    makes one more copy of the bucket it is gathering (ProcessGroupGloo.cpp, newLikeFlat). Products
+    with 4-bit weights keep what was gathered for them until the backward pass, which gathers it
+    again (bitsandbytes' MatMul4Bit): a third copy, unless layers are computed again one by one.
     """
     trained = [Stored(elements=tensor.elements, width=4) for tensor in adapter.trained]
     parameters = [*_stored(base.without(t.name for t in adapter.trained), precision), *trained]
@@ -188,7 +194,10 @@ def _parameters(
     live = min(elements, zero["stage3_max_live_parameters"])
     largest = max(p.elements for p in parameters)
     bucket = min(live, max(largest, zero["stage3_prefetch_bucket_size"]))
-    return parts + whole, int((2 * live + (0 if precision.on_gpu else bucket)) * width)
+    copies = 2
+    if precision.quantization != "none" and not precision.gradient_checkpointing:
+        copies = 3
+    return parts + whole, int((copies * live + (0 if precision.on_gpu else bucket)) * width)
 
 
 def _stored(base: BaseShape, precision: Precision) -> list[Stored]:
@@ -253,10 +262,12 @@ def _loading(base: BaseShape, precision: Precision, stage: int, workers: int) ->
     width = precision.element_bytes
     whole = base.parameters * width
     if precision.quantization != "none":
-        # Every rank reads and packs all of it, under stage 3 too; one tensor is there unpacked.
-        largest = max(tensor.elements for tensor in base.tensors) * width
+        # Every rank reads and packs all of it, under stage 3 too, where it computes.
+        if precision.on_gpu:
+            return 0, base.file_bytes
         packed = sum(parameter.bytes for parameter in _stored(base, precision))
-        return (0 if precision.on_gpu else packed) + largest, base.file_bytes
+        largest = max((rows * columns for rows, columns in base.linear.values()), default=0)
+        return packed + _PACKING_BYTES * largest, base.file_bytes
     converted = any(t.stored_bytes not in (0, t.elements * width) for t in base.tensors)
     if stage < 3:
         return (whole if converted else 0), base.file_bytes

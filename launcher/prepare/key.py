@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.base_ref import tokenizer_digest
+from adapters.base_files import tokenizer_files
 from launcher.prepare.sources import Source
 from recipes.files import sha256
 from recipes.recipe import Recipe
@@ -41,9 +41,16 @@ def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[
         "task": recipe.task,
         "choices": list(recipe.evaluate.choices),
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
-        "tokenizer": tokenizer_digest(tokenizer_folder),
+        "tokenizer": _tokenizer_digest(tokenizer_folder),
         "sources": [
             [entry["split"], Path(entry["path"]).suffix, entry["sha256"]] for entry in entries
         ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _tokenizer_digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for file in tokenizer_files(folder):
+        total.update(f"{file.name}:{sha256(file)}".encode())
+    return total.hexdigest()

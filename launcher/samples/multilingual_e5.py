@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.quiet import quiet_transformers
+from adapters.quiet import quiet_transformers
 from launcher.samples.e5s1 import Container, Vocabulary, read_container
 from launcher.samples.packages import Package, copy_member, fetch
 

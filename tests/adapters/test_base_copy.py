@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from adapters.base_copy import on_this_node
-from adapters.base_ref import BaseRef, base_ref, files_of, locate
+from adapters.base_files import files_of
+from adapters.base_ref import BaseRef, base_ref, locate
+from recipes.base import Base
 from recipes.errors import BaseModelError, StorageError
 
 
@@ -54,7 +56,7 @@ def test_a_copy_that_differs_is_made_anew(llama: Path, base: BaseRef, tmp_path: 
 
 
 def test_another_base_than_the_run_began_with_is_refused(llama: Path, tmp_path: Path):
-    other = BaseRef(source="x", revision=None, digest="0" * 64)
+    other = BaseRef(source="x", revision=None, digest="0" * 64, parts={})
     with pytest.raises(BaseModelError, match="is not the base that the run began with"):
         on_this_node(llama, other, str(tmp_path))
     assert [entry.suffix for entry in tmp_path.iterdir()] == [".lock"]
@@ -85,4 +87,4 @@ def test_weights_that_an_index_promises_must_be_there(llama: Path, tmp_path: Pat
         '{"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     )
     with pytest.raises(BaseModelError, match=r"index names: model-00002-of-00002\.safetensors"):
-        locate(str(cut_off), None, tmp_path)
+        locate(Base(source=str(cut_off)), tmp_path)

@@ -32,7 +32,7 @@ def make_checkpoint(run: Path, step: int) -> Path:
     make_adapter(folder / "adapter")
     (folder / "trainer_state").mkdir()
     save_file({"b": np.ones(5, np.float32)}, folder / "trainer_state" / "state.safetensors")
-    base = BaseRef(source="/models/small", revision=None, digest="ab" * 32)
+    base = BaseRef(source="/models/small", revision=None, digest="ab" * 32, parts={})
     origin = Origin(base=base, recipe_digest="r", data_digest="cd" * 32, dtype="float32")
     write_manifest(folder, origin, Position(step=step))
     (run / "recipe.yaml").touch()

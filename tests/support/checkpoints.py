@@ -29,7 +29,7 @@ def make_checkpoint(
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{name} of step {step} {text}" * 20)
-    base = BaseRef(source="base", revision=None, digest="0" * 64)
+    base = BaseRef(source="base", revision=None, digest="0" * 64, parts={})
     write_manifest(
         folder,
         Origin(base=base, recipe_digest="r", data_digest="d", dtype="float32"),

@@ -246,5 +246,5 @@ def test_another_base_or_tokenizer_is_refused(checkpoint: Path, llama: Path, tmp
     retold = Path(shutil.copytree(llama, tmp_path / "retold"))
     with (retold / "chat_template.jinja").open("a") as template:
         template.write("!")
-    with pytest.raises(CheckpointError, match="was trained with another tokenizer"):
+    with pytest.raises(CheckpointError, match="another tokenizer"):
         OpenedBase(opening(retold)).add("a", checkpoint)

@@ -120,7 +120,7 @@ def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, t
     from recipes.load import load
 
     recipe = load(workplace / "tiny.yaml", [f"storage.cache={tmp_path}"]).recipe
-    folder = locate(recipe.base.source, None, tmp_path)
+    folder = locate(recipe.base, tmp_path)
     sources = find_sources(recipe.data, tmp_path)
     assert find_prepared(recipe, folder, tmp_path, sources) is None
     entries = source_entries(sources)
