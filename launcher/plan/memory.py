@@ -8,7 +8,7 @@ sum with what ranks were measured to take.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.plan.activations import (
@@ -78,6 +78,9 @@ class Memory:
     """The part of `loading` that is files mapped into memory, which ranks of a node share."""
     offloaded: int
     """The optimizer's masters and state in host memory."""
+    proving: int
+    """Of a second process beside rank 0, which opens the first checkpoint; mapped files left out,
+    as they can be dropped."""
     host_at_rest: int
     """Host memory while training, of a rank that computes on a GPU."""
     on_gpu: bool
@@ -130,6 +133,11 @@ def memory_of(
     activations = kept_bytes(base.widths, adapter, batches.training, precision)
     host_libraries = CUDA_LIBRARIES_BYTES if precision.on_gpu else LIBRARIES_BYTES
     host_libraries += _TOKENIZER_TIMES * base.tokenizer_bytes
+    proving = 0
+    if recipe.checkpoint.prove:
+        # On a CPU, whatever the ranks compute on, and not sharded.
+        opened, _ = _loading(base, replace(precision, on_gpu=False), stage=0, workers=1)
+        proving = LIBRARIES_BYTES + opened + sum(t.stored_bytes for t in adapter.saved)
     libraries = CUDA_CONTEXT_BYTES if precision.on_gpu else host_libraries
     copied, mapped = _loading(base, precision, stage, workers)
     is_causal = recipe.task == "causal_lm"
@@ -148,6 +156,7 @@ def memory_of(
         loading=host_libraries + copied + mapped,
         mapped=mapped,
         offloaded=offloaded,
+        proving=proving,
         host_at_rest=host_libraries + (offloaded if precision.on_gpu else 0),
         on_gpu=precision.on_gpu,
     )
@@ -278,10 +287,11 @@ def _loading(base: BaseShape, precision: Precision, stage: int, workers: int) ->
 
 
 def node_bytes(memory: Memory, ranks: int) -> int:
-    """Host memory of a node with so many ranks: the files once, all else for each."""
+    """Host memory of a node with so many ranks, rank 0 among them: the files once, all else for
+    each."""
     loading = ranks * (memory.loading - memory.mapped) + memory.mapped
     at_rest = ranks * (memory.host_at_rest if memory.on_gpu else memory.training)
-    return max(loading, at_rest) + RAY_BYTES
+    return max(loading, at_rest + memory.proving) + RAY_BYTES
 
 
 def terms(memory: Memory) -> Iterator[tuple[str, int]]:

@@ -262,6 +262,15 @@ def test_on_a_gpu_the_bucket_is_there_whole_and_offload_moves_the_optimizer():
     assert memory(2, offload=True).training == memory(2).training
 
 
+def test_a_node_has_room_for_the_process_that_opens_the_first_checkpoint():
+    proven = dataclasses.replace(recipe(), checkpoint=Checkpoint())
+    found = memory_of(
+        proven, BASE, ADAPTER, Batches(training=BATCH, evaluating=None), FLOAT32, workers=2
+    )
+    assert found.proving == LIBRARIES_BYTES + 4 * PARAMETERS + 4 * TRAINED
+    assert node_bytes(found, 2) == 2 * found.training + found.proving + RAY_BYTES
+
+
 def test_loading_counts_the_mapped_files_once_for_a_node():
     found = memory(0)
     assert found.loading == LIBRARIES_BYTES + 4 * PARAMETERS + 1000
