@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,8 +20,9 @@ from adapters.base import LoadedBase, empty_base, freeze
 from adapters.from_base import beside_base
 from adapters.in_place import attach_in_place
 from adapters.new_head import begin_new_head
-from adapters.peft_configs import peft_config
+from adapters.peft_configs import PeftKind, peft_config
 from adapters.prompts import begin_prompt, saved_prompt
+from adapters.tokenizer import load_tokenizer
 from recipes.adapter import Adalora, Adapter, InPlace, Lora, OtherPeft, PromptTuning, VirtualTokens
 from recipes.errors import AdapterError, CheckpointError
 
@@ -37,7 +38,21 @@ def attach(base: LoadedBase, adapter: Adapter, *, task: str, seed: int, steps: i
     """
     if isinstance(adapter, InPlace):
         return attach_in_place(base, adapter, task=task, seed=seed)
-    config = peft_config(base.model, adapter, task, steps=steps, folder=base.folder)
+    attached = _attach(base, adapter, task=task, seed=seed, steps=steps)
+    if not base.new_tokens:
+        return attached
+    return replace(attached, tokenizer=load_tokenizer(base.folder, base.new_tokens))
+
+
+def _attach(base: LoadedBase, adapter: PeftKind, *, task: str, seed: int, steps: int) -> Attached:
+    config = peft_config(
+        base.model,
+        adapter,
+        task,
+        steps=steps,
+        folder=base.folder,
+        new_tokens=base.new_tokens,
+    )
     torch.manual_seed(seed)
     model = _adapted(base.model, config)
     if isinstance(adapter, PromptTuning):
@@ -84,7 +99,9 @@ def _heads(model: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
             yield name.removeprefix("base_model.model.").replace(mark, ""), parameter
 
 
-def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int | None:
+def trained_parameters(
+    folder: Path, adapter: Adapter, *, task: str, new_tokens: Sequence[str] = ()
+) -> int | None:
     """How many numbers an adapter trains on a base, found out without reading a weight; None of a
     method of PEFT that computes with the weights before it can say.
 
@@ -99,7 +116,9 @@ def trained_parameters(folder: Path, adapter: Adapter, *, task: str) -> int | No
         else:
             if isinstance(adapter, Lora):  # first values from a base have no other shapes
                 adapter = replace(adapter, initialization="kaiming")
-            config = peft_config(model, adapter, task, steps=_MANY_STEPS, folder=folder)
+            config = peft_config(
+                model, adapter, task, steps=_MANY_STEPS, folder=folder, new_tokens=new_tokens
+            )
             try:
                 adapted = _adapted(model, config)
             except NotImplementedError:  # what torch says of numbers that are asked of `meta`

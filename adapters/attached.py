@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from peft import PeftConfig
@@ -43,6 +43,8 @@ class Attached:
     """By which PEFT opens what is saved."""
     saved: Callable[[Tensors], Tensors]
     """From the values of what is trained, by name, to the tensors that PEFT opens."""
+    tokenizer: Any = None
+    """The base's with the tokens that the adapter adds, if it does."""
     ranks: Ranks | None = None
     """Of a kind that moves them while it trains."""
 

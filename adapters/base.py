@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -50,6 +51,8 @@ class LoadedBase:
     new_parameters: tuple[str, ...]
     """Names of those that its folder does not hold: a new head."""
     folder: Path
+    new_tokens: tuple[str, ...] = ()
+    """Added to its tokenizer."""
 
 
 def freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> None:
@@ -72,6 +75,7 @@ def load_base(
     gradient_checkpointing: bool = False,
     quantization: Quantization | None = None,
     allow_pickle: bool = False,
+    new_tokens: Sequence[str] = (),
 ) -> LoadedBase:
     """The base with every parameter frozen, in evaluation mode, on the CPU; one that is quantised
     on the device where it was.
@@ -106,10 +110,28 @@ def load_base(
         ) from error
     if quantization is not None:
         keep_as_stored(model)
+    if new_tokens:
+        _make_room(model, folder, new_tokens)
     freeze(model, gradient_checkpointing=gradient_checkpointing)
     if task == "sequence_classification" and model.config.pad_token_id is None:
         # Decoders classify by the last token that is no padding, and must know which that is.
         model.config.pad_token_id = pad_token_id(load_tokenizer(folder))
     return LoadedBase(
-        model=model, new_parameters=tuple(sorted(info["missing_keys"])), folder=folder
+        model=model,
+        new_parameters=tuple(sorted(info["missing_keys"])),
+        folder=folder,
+        new_tokens=tuple(new_tokens),
     )
+
+
+def _make_room(model: PreTrainedModel, folder: Path, new_tokens: Sequence[str]) -> None:
+    """Rows for new tokens in the embedding and the output head, as the mean of those before."""
+    tokenizer = load_tokenizer(folder, new_tokens)
+    words: Any = model.get_input_embeddings()
+    if len(tokenizer) > words.num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    ids = tokenizer.convert_tokens_to_ids(list(new_tokens))
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if isinstance(module, nn.Module):
+            weight: torch.Tensor = module.weight.data  # type: ignore[assignment]
+            weight[ids] = weight[: min(ids)].float().mean(dim=0).to(weight.dtype)

@@ -20,7 +20,6 @@ from adapters.checkpoint_folder import (
     Position,
     adapter_folder,
     folder_of,
-    total_bytes,
     verify,
     write_manifest,
 )
@@ -89,7 +88,7 @@ def save(
 
 def _check_size(folder: Path, tensors: Sequence[torch.Tensor]) -> None:
     predicted = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    found = total_bytes(folder)
+    found = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     if not predicted <= found <= 1.05 * predicted + _HEADER_BYTES:
         raise CheckpointError(
             f"{folder}: takes {found:,} bytes, not {predicted:,}: it holds something else"
@@ -140,6 +139,8 @@ def _write_adapter(folder: Path, attached: Attached, master: Tensors, base: Base
     config.inference_mode = True
     config.base_model_name_or_path = base.source
     config.save_pretrained(str(folder))
+    if attached.tokenizer is not None:
+        attached.tokenizer.save_pretrained(str(folder))
     tensors = {name: tensor.contiguous() for name, tensor in attached.saved(master).items()}
     _save_tensors(tensors, folder / _ADAPTER, "format", "pt")
     return tensors

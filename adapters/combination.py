@@ -137,6 +137,10 @@ def _checked(recipe: Recipe, configs: Sequence[Any]) -> Recipe:
         )
     if any(getattr(config, "use_dora", False) for config in configs):
         raise AdapterError("adapters with DoRA cannot be combined: PEFT would drop its magnitudes")
+    if any(getattr(config, "trainable_token_indices", None) for config in configs):
+        raise AdapterError(
+            "adapters that train embeddings of tokens cannot be combined: PEFT would drop them"
+        )
     if any(config.modules_to_save for config in configs):
         raise AdapterError(
             "adapters that have modules of their own, such as a head, cannot be combined: PEFT "

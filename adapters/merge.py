@@ -98,6 +98,7 @@ def merge(
     labels: Sequence[str],
     rows: Sequence[Sequence[int]],
     allow_pickle: bool = False,
+    new_tokens: Sequence[str] = (),
 ) -> Merged:
     """A base with an adapter merged into it, computed and compared in float32.
 
@@ -106,7 +107,13 @@ def merge(
     """
     check_mergeable(adapter, base)
     loaded = load_base(
-        base, task, torch.float32, "sdpa", labels=labels, allow_pickle=allow_pickle
+        base,
+        task,
+        torch.float32,
+        "sdpa",
+        labels=labels,
+        allow_pickle=allow_pickle,
+        new_tokens=new_tokens,
     ).model
     tied = bool(getattr(loaded.config, "tie_word_embeddings", False))
     try:

@@ -83,6 +83,12 @@ def check_patterns(
             raise AdapterError(_unmatched(path, [pattern], adapted))
 
 
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether a base's embedding is its output head too."""
+    config = model.config.get_text_config()
+    return bool(getattr(config, "tie_word_embeddings", False))
+
+
 def is_head(name: str) -> bool:
     """Whether a module is the head of a classification, or a part of it."""
     return name.split(".")[0] in _HEADS

@@ -58,9 +58,16 @@ TASK_TYPE = {
 
 
 def peft_config(
-    model: PreTrainedModel, adapter: PeftKind, task: str, *, steps: int, folder: Path
+    model: PreTrainedModel,
+    adapter: PeftKind,
+    task: str,
+    *,
+    steps: int,
+    folder: Path,
+    new_tokens: Sequence[str],
 ) -> PeftConfig:
-    """PEFT's configuration of an adapter, trained for some steps, on the base of a folder.
+    """PEFT's configuration of an adapter, trained for some steps, on the base of a folder with new
+    tokens.
 
     Raises `AdapterError` when a target or a module to save matches nothing, with near names, and
     when PEFT refuses a value.
@@ -71,8 +78,8 @@ def peft_config(
         shared = _common(model, adapter, task)
     if isinstance(adapter, Adalora):
         shared["total_step"] = steps
-    if isinstance(adapter, Lora) and adapter.train_tokens:
-        shared["trainable_token_indices"] = _token_ids(adapter.train_tokens, folder)
+    if isinstance(adapter, Lora) and (adapter.train_tokens or new_tokens):
+        shared["trainable_token_indices"] = _token_rows(model, adapter, folder, new_tokens)
     try:
         return _OF[type(adapter)](model, adapter, shared)
     except ValueError as error:
@@ -81,16 +88,26 @@ def peft_config(
         raise AdapterError(f"adapter: {error}") from error
 
 
-def _token_ids(texts: Sequence[str], folder: Path) -> list[int]:
-    vocabulary = load_tokenizer(folder).get_vocab()
-    unknown = [text for text in texts if text not in vocabulary]
+def _token_rows(
+    model: PreTrainedModel, adapter: Lora, folder: Path, new_tokens: Sequence[str]
+) -> dict[str, list[int]]:
+    """Rows that are trained, by module: embeddings, and of new tokens those of the head too. What
+    is tied PEFT trains together."""
+    vocabulary = load_tokenizer(folder, new_tokens).get_vocab()
+    unknown = [text for text in adapter.train_tokens if text not in vocabulary]
     if unknown:
         hint = did_you_mean(unknown[0], vocabulary)
         raise AdapterError(
             f"adapter.train_tokens = {', '.join(unknown)}: the tokenizer of the base has no such "
-            f"token. {hint or 'Name one that it has, such as a reserved one'}"
+            f"token. {hint} base.new_tokens adds tokens"
         )
-    return [vocabulary[text] for text in texts]
+    names = {id(module): name for name, module in model.named_modules()}
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    wanted = dict.fromkeys([*adapter.train_tokens, *new_tokens])
+    rows = {names[id(words)].rpartition(".")[2]: [vocabulary[text] for text in wanted]}
+    if new_tokens and head is not None and not modules.is_tied(model):
+        rows[names[id(head)].rpartition(".")[2]] = [vocabulary[text] for text in new_tokens]
+    return rows
 
 
 def _common(model: PreTrainedModel, adapter: Targeted, task: str) -> dict[str, Any]:

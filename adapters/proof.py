@@ -124,6 +124,7 @@ def _logits(adapter: Path, question: Question) -> np.ndarray:
         labels=question.labels,
         quantization=quantization_of(question.base, torch.device("cpu")),
         allow_pickle=question.base.allow_pickle,
+        new_tokens=question.base.new_tokens,
     )
     model = PeftModel.from_pretrained(base.model, str(adapter)).eval()
     with torch.autocast("cpu", torch.bfloat16, enabled=question.dtype == "bfloat16"):

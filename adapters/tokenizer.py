@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import BaseModelError
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The base's own fast tokenizer."""
+def load_tokenizer(folder: Path, new_tokens: Sequence[str] = ()) -> Any:
+    """The base's own fast tokenizer, with new tokens after those it has."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(f"{folder}: holds no tokenizer that can be read: {error}") from error
+    if new_tokens:
+        tokenizer.add_tokens(list(new_tokens))
+    return tokenizer
 
 
 def pad_token_id(tokenizer: Any) -> int:

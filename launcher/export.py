@@ -212,6 +212,7 @@ def _merge(source: Exportable, base: Path, display: Display) -> Merged:
         labels=labels(source),
         rows=probes(source, rows=_ROWS, tokens=_TOKENS),
         allow_pickle=source.recipe.base.allow_pickle,
+        new_tokens=source.recipe.base.new_tokens,
     )
     display.phase("merging", 1, 1)
     return merged

@@ -65,7 +65,7 @@ def _text(run_dir: Path, row: int, sample: int) -> str | None:
     place = found.samples.tolist().index(sample)
     first = int(sum(found.lengths[:place]))
     ids = found.input_ids[first : first + int(found.lengths[place])]
-    return str(load_tokenizer(folder).decode(ids.tolist()))
+    return str(load_tokenizer(folder, recipe.base.new_tokens).decode(ids.tolist()))
 
 
 def _about_all(account: Account) -> tuple[list[str], bool]:

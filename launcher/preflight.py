@@ -35,7 +35,12 @@ def _check(recipe: Recipe, base_folder: Path) -> int | ShoalError | None:
     from adapters.attach import trained_parameters
 
     try:
-        return trained_parameters(base_folder, recipe.adapter, task=recipe.task)
+        return trained_parameters(
+            base_folder,
+            recipe.adapter,
+            task=recipe.task,
+            new_tokens=recipe.base.new_tokens,
+        )
     except ShoalError as error:
         return error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from recipes.problem import Problem
@@ -38,6 +38,9 @@ class Base:
     kernels: Literal["auto", "torch"] = "auto"
     """Kernels of the layers and the loss; `auto` is Liger's on GPUs that have it, else torch's."""
 
+    new_tokens: list[str] = field(default_factory=list)
+    """Tokens added to the tokenizer; lora trains their embeddings, and saves the tokenizer."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory for about a third more time."""
 
@@ -48,6 +51,12 @@ class Base:
                 value=self.copy_to,
                 message="is no folder that every node can have",
                 allowed="an absolute path, which may begin with a variable such as $SLURM_TMPDIR",
+            )
+        if len(set(self.new_tokens)) < len(self.new_tokens) or not all(self.new_tokens):
+            yield Problem(
+                path="base.new_tokens",
+                value=list(self.new_tokens),
+                message="names a token twice, or one without a character",
             )
         if not self.source.strip():
             yield Problem(path="base.source", value=self.source, message="is empty")

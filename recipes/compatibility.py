@@ -143,6 +143,8 @@ def forbidden(kind: str, quantization: str, stage: int) -> Forbidden | None:
 def problems(base: Base, adapter: Adapter, zero: Zero) -> Iterator[Problem]:
     """The problem of a combination that does not work."""
     kind = kind_of(adapter)
+    if base.new_tokens and kind == "lora":
+        kind = "tokens"
     cells = forbidden(kind, base.quantization, zero.stage)
     if cells is None:
         return

@@ -126,6 +126,14 @@ class Recipe:
             )
         yield from self._optimizer_problems()
         yield from compatibility.problems(self.base, self.adapter, self.zero)
+        if self.base.new_tokens and not isinstance(self.adapter, Lora):
+            yield Problem(
+                path="base.new_tokens",
+                value=list(self.base.new_tokens),
+                message=f"adapter.kind = {self.adapter.kind} does not train their embeddings, and "
+                "they begin as the mean of all",
+                hint="Set adapter.kind: lora, or leave base.new_tokens out",
+            )
         if isinstance(self.adapter, Adalora):
             yield from self._allocation_problems(self.adapter)
         if isinstance(self.adapter, VirtualTokens):

@@ -37,7 +37,7 @@ class OpenedBase:
         self.device = device or rank_device()
         self.dtype = choose_dtype(opening.base, self.device)
         self.kernels = choose_kernels(opening.base, opening.task, self.dtype, self.device)
-        self.tokenizer: Any = load_tokenizer(opening.folder)
+        self.tokenizer: Any = load_tokenizer(opening.folder, opening.base.new_tokens)
         self.pad_token_id = pad_token_id(self.tokenizer)
         quantization = quantization_of(opening.base, self.device)
         base: Any = load_base(
@@ -48,6 +48,7 @@ class OpenedBase:
             labels=opening.labels,
             quantization=quantization,
             allow_pickle=opening.base.allow_pickle,
+            new_tokens=opening.base.new_tokens,
         ).model
         # One that is quantised is there already, and an 8-bit one does not move.
         self._base = base if quantization is not None else base.to(self.device)

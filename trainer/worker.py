@@ -95,7 +95,7 @@ class _Rank:
             batch_size=self.recipe.train.global_batch_size,
         )
         self.base_folder = self._base_here()
-        self.tokenizer = load_tokenizer(self.base_folder)
+        self.tokenizer = load_tokenizer(self.base_folder, self.recipe.base.new_tokens)
         self.pad_token_id = pad_token_id(self.tokenizer)
         self.losses = LossWatch(self.recipe.failure.spike_factor, position.recent_losses)
         self.saver = Saver()
@@ -146,6 +146,7 @@ class _Rank:
             gradient_checkpointing=recipe.base.gradient_checkpointing,
             quantization=quantization_of(recipe.base, self.device),
             allow_pickle=recipe.base.allow_pickle,
+            new_tokens=recipe.base.new_tokens,
         )
         engine = build_engine(
             recipe,

@@ -44,6 +44,8 @@ class AdapterShape:
     """Every parameter that is trained; one of the base itself goes by its name there."""
     saved: tuple[Tensor, ...]
     """Every tensor of the adapter as it is saved."""
+    text_bytes: int = 0
+    """Of a tokenizer that is saved with it."""
     rank_kinds: int = 0
     """Averages that are kept of each trained parameter to move ranks by."""
     in_place: bool = False
@@ -67,7 +69,9 @@ class AdapterShape:
         )
 
 
-def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
+def adapter_shape(
+    base: BaseShape, adapter: Adapter, new_tokens: Sequence[str] = ()
+) -> AdapterShape:
     """The adapter of a recipe on a base. Raises `AdapterError` as `adapters.attach` would."""
     if isinstance(adapter, VirtualTokens):
         return AdapterShape(
@@ -89,9 +93,7 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
     trained += [_copied(tensor) for tensor in _saved(base, adapter.modules_to_save)]
     if isinstance(adapter, Lora):
         trained += stack_tensors(base, adapter.target_parameters, adapter.r)
-        if adapter.train_tokens:
-            rows = len(adapter.train_tokens)
-            trained.append(float32("trainable_tokens_delta", rows, base.widths.hidden))
+        trained += _token_rows(base, adapter, new_tokens)
     rank = adapter.r if isinstance(adapter, Lora | Vera | Adalora) else 0
     saved = [*trained]
     if isinstance(adapter, Lora) and adapter.takes_from_base:
@@ -102,8 +104,18 @@ def adapter_shape(base: BaseShape, adapter: Adapter) -> AdapterShape:
         rank=rank,
         trained=tuple(trained),
         saved=tuple(saved),
+        text_bytes=base.tokenizer_bytes if new_tokens else 0,
         rank_kinds=2 if isinstance(adapter, Adalora) else 0,
     )
+
+
+def _token_rows(base: BaseShape, adapter: Lora, new_tokens: Sequence[str]) -> list[Tensor]:
+    """Embeddings of tokens, and of new ones what the head has for them if it is not tied."""
+    name = f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta.default"
+    counts = [len({*adapter.train_tokens, *new_tokens})]
+    if base.tied is None:
+        counts.append(len(new_tokens))
+    return [float32(name, count, base.widths.hidden) for count in counts if count]
 
 
 def _adapted(base: BaseShape, adapter: Targeted) -> tuple[Adapted, ...]:

@@ -32,7 +32,7 @@ class Disk:
 
 def checkpoint_bytes(adapter: AdapterShape, optimizer: str) -> int:
     """Adapter, masters and optimizer state, the names of their tensors, and two small texts."""
-    total = _TEXT_BYTES
+    total = _TEXT_BYTES + adapter.text_bytes
     for tensor in adapter.saved:
         name = tensor.name.replace(".default", "")
         total += 4 * tensor.elements + _ENTRY_BYTES + len(name)

@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
             "which a plan does without"
         )
     elif base is not None:
-        adapter = adapter_shape(base, recipe.adapter)
+        adapter = adapter_shape(base, recipe.adapter, recipe.base.new_tokens)
     memory = disk = traffic = None
     if base is not None and adapter is not None:
         memory = memory_of(

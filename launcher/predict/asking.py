@@ -98,7 +98,10 @@ def _input(raw: RawRow) -> str | None:
 
 def _sequences(question: Question, asking: Asking) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids and labels of a question: once with each choice, if there are any."""
-    tokenizer, data = _tokenizer(asking.tokenizer_folder), asking.recipe.data
+    tokenizer, data = (
+        _tokenizer(asking.tokenizer_folder, tuple(asking.recipe.base.new_tokens)),
+        asking.recipe.data,
+    )
     if asking.recipe.task == "sequence_classification":
         text = question.text or ""
         return [render_text(tokenizer, text, data.sequence_length, data.too_long)], [[]]
@@ -122,5 +125,5 @@ def _with_choices(
 
 
 @cache
-def _tokenizer(folder: str) -> Any:
-    return load_tokenizer(Path(folder))
+def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
+    return load_tokenizer(Path(folder), new_tokens)

@@ -46,6 +46,8 @@ def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[
             [entry["split"], Path(entry["path"]).suffix, entry["sha256"]] for entry in entries
         ],
     }
+    if recipe.base.new_tokens:
+        content["new_tokens"] = list(recipe.base.new_tokens)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -148,7 +148,7 @@ class _Made:
 
 def tokenize_unit(unit: Unit, context: Context) -> TokenizeReport:
     """Tokenise the selected samples of a unit; leaves one shard per split that has rows."""
-    tokenizer = _tokenizer(context.tokenizer_folder)
+    tokenizer = _tokenizer(context.tokenizer_folder, tuple(context.recipe.base.new_tokens))
     table = read_cleaned(context.work, unit.number)
     verdicts = selection.Selection(codes=np.load(verdict_file(context.work, unit.number)))
     made = {"train": _Made(), "held_out": _Made()}
@@ -179,8 +179,8 @@ def tokenize_unit(unit: Unit, context: Context) -> TokenizeReport:
 
 
 @cache
-def _tokenizer(folder: str) -> Any:
-    return load_tokenizer(Path(folder))
+def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
+    return load_tokenizer(Path(folder), new_tokens)
 
 
 def _add(
