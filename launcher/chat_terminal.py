@@ -9,10 +9,10 @@ from contextlib import suppress
 from rich.console import Console
 from rich.text import Text
 
+from adapters.quiet import quiet_transformers
 from launcher.answers import check_answers_prompts
 from launcher.chat import Chat, Screen, Speaker
 from launcher.chosen import choose, open_all
-from launcher.quiet import quiet_transformers
 from launcher.signals import Preempted
 from launcher.speaker import OpenedSpeaker
 from launcher.terminal import open_display

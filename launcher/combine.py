@@ -16,8 +16,8 @@ from adapters.checkpoint_folder import (
     write_manifest,
 )
 from adapters.exported import CARD, RECIPE, verify_export
+from adapters.quiet import quiet_transformers
 from launcher.chosen import Chosen, choose, opening_of
-from launcher.quiet import quiet_transformers
 from launcher.terminal import Display
 from recipes import resolved
 from recipes.errors import RecipeError

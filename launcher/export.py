@@ -26,10 +26,10 @@ from adapters.exported import (
     name_base,
     seal,
 )
+from adapters.quiet import quiet_transformers
 from launcher import gguf
 from launcher.exportable import Exportable, facts, labels, probes
 from launcher.plan.report import bytes_text
-from launcher.quiet import quiet_transformers
 from launcher.terminal import Display
 from recipes.address import is_address
 from recipes.errors import RecipeError, StorageError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from adapters.quiet import quiet_transformers
 from launcher.predict.asking import read_asked
-from launcher.quiet import quiet_transformers
 from recipes.errors import ClusterError, ShoalError, StorageError
 from trainer.opening import Opening
 

@@ -55,9 +55,9 @@ def test_an_export_is_sealed_as_a_checkpoint_is(exported: Path, checkpoint: Path
     for said in ("step", "base", "recipe_digest", "data_digest", "dtype", "recent_losses"):
         assert manifest[said] == theirs[said]
     assert read_position(exported).scores == {"loss": 1.25}
-    check_base(exported, BaseRef(source="moved", revision=None, digest="0" * 64))
+    check_base(exported, BaseRef(source="moved", revision=None, digest="0" * 64, parts={}))
     with pytest.raises(CheckpointError, match="was trained on base"):
-        check_base(exported, BaseRef(source="other", revision=None, digest="1" * 64))
+        check_base(exported, BaseRef(source="other", revision=None, digest="1" * 64, parts={}))
     assert is_export(exported)
     assert not is_export(checkpoint)
     assert kind_of(manifest) == "adapter"

@@ -15,7 +15,7 @@ FACTS = Facts(
     task="sequence_classification",
     kind="lora",
     step=1200,
-    base=BaseRef(source="org/small", revision="3f2a", digest="ab" * 32),
+    base=BaseRef(source="org/small", revision="3f2a", digest="ab" * 32, parts={}),
     hub_id="org/small",
     quantization="none",
     labels=("bad", "good"),
@@ -67,7 +67,7 @@ def test_an_adapters_card():
 
 def test_a_path_is_no_base_for_the_hub():
     """The hub refuses a card whose base_model is no hub id."""
-    base = BaseRef(source="/home/me/small", revision=None, digest="ab" * 32)
+    base = BaseRef(source="/home/me/small", revision=None, digest="ab" * 32, parts={})
     card = adapter_card(replace(FACTS, base=base, hub_id=None))
     assert "base_model" not in front(card)
     assert "`adapter_config.json` names the base by that folder" in card

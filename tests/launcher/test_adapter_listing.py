@@ -33,7 +33,7 @@ def make_run(
         checkpoint = make_checkpoint(folder, step, scores={"loss": 1.5})
         reseal(
             checkpoint,
-            base=BaseRef(source=base, revision=None, digest=digest * 64),
+            base=BaseRef(source=base, revision=None, digest=digest * 64, parts={}),
             recipe_digest="r",
             data_digest="d",
         )
