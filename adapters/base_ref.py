@@ -9,7 +9,7 @@ import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ class BaseRef:
     source: str
     revision: str | None
     digest: str
-    parts: Mapping[str, str]
-    """The same of its configuration, weights and tokenizer, by these names."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The same of its configuration, weights and tokenizer, by these names; none in what was saved
+    before the tokenizer counted."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

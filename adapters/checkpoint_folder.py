@@ -191,7 +191,7 @@ def check_base(folder: Path, base: BaseRef) -> None:
             f"{saved['source']}: whether {base.source} is the same base cannot be told. If it is, "
             "go on with: shoal resume RUN --fork"
         )
-    differ = [part for part, digest in base.parts.items() if parts.get(part) != digest]
+    differ = [part for part, digest in parts.items() if base.parts.get(part) != digest]
     raise CheckpointError(
         f"{folder}: was trained on {saved['source']} ({saved['digest'][:12]}), not on "
         f"{base.source} ({base.digest[:12]}): another {listed(differ)}. Name the same base in "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from recipes import compatibility
+from recipes import compatibility, zero_options
 from recipes.adapter import Adalora, Adapter, Lora, VirtualTokens
 from recipes.address import is_address
 from recipes.base import Base
@@ -126,6 +126,7 @@ class Recipe:
             )
         yield from self._optimizer_problems()
         yield from compatibility.problems(self.base, self.adapter, self.zero)
+        yield from zero_options.problems(self.zero, self.cluster, self._workers_per_node())
         if self.base.new_tokens and not isinstance(self.adapter, Lora):
             yield Problem(
                 path="base.new_tokens",
@@ -195,6 +196,11 @@ class Recipe:
                 "step there, and save nothing",
                 hint="Set train.optimizer: adamw, or zero.offload_optimizer: false",
             )
+
+    def _workers_per_node(self) -> int | None:
+        """If the recipe says so: each worker of a job takes one GPU of its node."""
+        jobs = {"slurm": self.slurm.gpus_per_node, "kuberay": self.kuberay.gpus_per_node}
+        return jobs.get(self.cluster.kind)
 
     def _worker_problems(self) -> Iterator[Problem]:
         train = self.train

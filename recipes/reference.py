@@ -12,7 +12,7 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes import compatibility, schema
+from recipes import compatibility, schema, zero_options
 from recipes.recipe import Recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -121,10 +121,43 @@ def render_compatibility() -> str:
                 "Why the others are not:",
                 "",
                 *reasons,
+                "",
+                *_zero_options(),
             ]
         )
         + "\n"
     )
+
+
+_ZERO_OPTIONS_HEAD = """## Options of `zero`
+
+Each learns the same losses and goes on bit by bit, in float32 and in bfloat16, also together:
+`tests/trainer/test_zero_options.py` tries it on CPUs; the same for a GPU is in `tests/gpu`, and has
+not been run yet. `offload_optimizer` goes with `train.optimizer: adamw` alone. `hpz_size` divides
+the workers of every node.
+"""
+
+
+def _zero_options() -> list[str]:
+    """The table of what else can be said of a stage."""
+    bases = typing.get_args(schema.fields()["base.quantization"].type)
+    rows = [
+        _ZERO_OPTIONS_HEAD,
+        "| key | stages | on bases | on CPUs | on GPUs |",
+        "|---" * 5 + "|",
+    ]
+    for option in zero_options.OPTIONS:
+        stages = ", ".join(str(stage) for stage in option.stages)
+        fitting = [
+            f"`{base}`"
+            for base in bases
+            if any(compatibility.forbidden("lora", base, stage) is None for stage in option.stages)
+        ]
+        rows.append(
+            f"| `{option.name}` | {stages} | {', '.join(fitting)} | {option.on_cpus} "
+            f"| {option.on_gpus} |"
+        )
+    return rows
 
 
 def _combination(entry: compatibility.Forbidden) -> str:

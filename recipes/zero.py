@@ -16,6 +16,12 @@ class Zero:
     offload_optimizer: bool = False
     """Keep the optimizer's masters and state in host memory, and step there; stages 1 to 3."""
 
+    offload_parameters: bool = False
+    """Keep a worker's part of the base in host memory, for more time a step; stage 3 on GPUs."""
+
+    hpz_size: int = 1
+    """Keep a second copy of the base on every so many workers of a node, near at hand; stage 3."""
+
     def problems(self) -> Iterator[Problem]:
         if self.stage not in (0, 1, 2, 3):
             yield Problem(
@@ -24,10 +30,10 @@ class Zero:
                 message="is no ZeRO stage",
                 allowed="0, 1, 2, 3",
             )
-        if self.offload_optimizer and self.stage == 0:
+        if self.hpz_size < 1:
             yield Problem(
-                path="zero.offload_optimizer",
-                value=True,
-                message="zero.stage = 0 keeps the optimizer's state beside the model",
-                hint="Set zero.stage to 1, 2 or 3",
+                path="zero.hpz_size",
+                value=self.hpz_size,
+                message="is no number of workers",
+                allowed="1, or a divisor of the workers of a node",
             )

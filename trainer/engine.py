@@ -27,7 +27,7 @@ from trainer.device import choose_dtype
 from trainer.kernels import Kernels, choose_kernels, put_into
 from trainer.optimizers import build_optimizer, set_learning_rate
 from trainer.order import Order
-from trainer.zero_config import zero_config
+from trainer.zero_config import check_hpz, zero_config
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +106,7 @@ def build_engine(
     _adopt_process_group()
     dtype = choose_dtype(recipe.base, device)
     world_size = dist.get_world_size()
+    check_hpz(recipe.zero, world_size)
     accumulation = order.accumulation(world_size)
     config = zero_config(
         recipe,

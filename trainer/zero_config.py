@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
+from recipes.errors import ClusterError
 from recipes.recipe import Recipe
+from recipes.zero import Zero
 
 
 def zero_config(
@@ -34,10 +38,26 @@ def zero_config(
     }
 
 
+def check_hpz(zero: Zero, num_workers: int) -> None:
+    """Raises `ClusterError` when the workers of this node, which Ray placed, or all of them cannot
+    be divided as `zero.hpz_size` says."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", num_workers))
+    if here % zero.hpz_size or num_workers % zero.hpz_size:
+        raise ClusterError(
+            f"zero.hpz_size = {zero.hpz_size}: does not divide the {here} workers on "
+            f"{socket.gethostname()}, of {num_workers} in all. Set it to a divisor of the workers "
+            "of each node, or leave it out"
+        )
+
+
 def _stage(recipe: Recipe) -> dict[str, Any]:
     # overlap_comm hides the traffic of gradients; an adapter's are too few to be worth its buffers.
     stage: dict[str, Any] = {"stage": recipe.zero.stage, "overlap_comm": False}
     if recipe.zero.offload_optimizer:
         # Pinned memory fails where a batch system limits it, and megabytes travel fast without.
         stage["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
+    if recipe.zero.offload_parameters:
+        stage["offload_param"] = {"device": "cpu", "pin_memory": False}
+    if recipe.zero.hpz_size > 1:
+        stage["zero_hpz_partition_size"] = recipe.zero.hpz_size
     return stage

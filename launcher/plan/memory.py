@@ -7,7 +7,7 @@ sum with what ranks were measured to take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,7 +77,7 @@ class Memory:
     mapped: int
     """The part of `loading` that is files mapped into memory, which ranks of a node share."""
     offloaded: int
-    """The optimizer's masters and state in host memory."""
+    """The optimizer's masters and state, or parts of the base, in host memory."""
     proving: int
     """Of a second process beside rank 0, which opens the first checkpoint; mapped files left out,
     as they can be dropped."""
@@ -130,6 +130,9 @@ def memory_of(
     zero = _zero(recipe, workers, precision)
     optimizer, offloaded = _optimizer(recipe, adapter, workers)
     parameters, gathered = _parameters(base, adapter, precision, zero, workers)
+    parts = 0
+    if precision.on_gpu and recipe.zero.offload_parameters:
+        parts = _parts(base, precision, zero, workers)
     activations = kept_bytes(base.widths, adapter, batches.training, precision)
     host_libraries = CUDA_LIBRARIES_BYTES if precision.on_gpu else LIBRARIES_BYTES
     host_libraries += _TOKENIZER_TIMES * base.tokenizer_bytes
@@ -143,7 +146,7 @@ def memory_of(
     is_causal = recipe.task == "causal_lm"
     return Memory(
         libraries=libraries,
-        parameters=parameters,
+        parameters=parameters - parts,
         gathered=gathered,
         gradients=_gradients(adapter, zero, workers, on_gpu=precision.on_gpu),
         optimizer=optimizer if precision.on_gpu else optimizer + offloaded,
@@ -153,11 +156,11 @@ def memory_of(
         else 0,
         holes=holes_bytes(adapter, batches.training, precision),
         evaluating=_evaluating(recipe, base, batches.evaluating, precision),
-        loading=host_libraries + copied + mapped,
+        loading=host_libraries + parts + copied + mapped,
         mapped=mapped,
-        offloaded=offloaded,
+        offloaded=offloaded + parts,
         proving=proving,
-        host_at_rest=host_libraries + (offloaded if precision.on_gpu else 0),
+        host_at_rest=host_libraries + (offloaded + parts if precision.on_gpu else 0),
         on_gpu=precision.on_gpu,
     )
 
@@ -191,11 +194,11 @@ def _parameters(
     """
     trained = [Stored(elements=tensor.elements, width=4) for tensor in adapter.trained]
     parameters = [*_stored(base.without(t.name for t in adapter.trained), precision), *trained]
-    # With one worker nothing is gathered: the whole is the part (NoGatherCoalescedHandle).
-    if zero["stage"] < 3 or workers == 1:
+    if zero["stage"] < 3:
         return sum(parameter.bytes for parameter in parameters), 0
     threshold = zero["stage3_param_persistence_threshold"]
     parts = sum(-(-p.elements // workers) * p.width + p.beside for p in parameters)
+    parts += _second_parts(parameters, zero)
     whole = sum(p.elements * p.width for p in parameters if p.elements <= threshold)
     divided = [p for p in parameters if p.elements > threshold]
     elements = sum(p.elements for p in divided)
@@ -203,10 +206,33 @@ def _parameters(
     live = min(elements, zero["stage3_max_live_parameters"])
     largest = max(p.elements for p in parameters)
     bucket = min(live, max(largest, zero["stage3_prefetch_bucket_size"]))
+    if workers == 1:
+        # Nothing is gathered: the whole is the part (NoGatherCoalescedHandle). What lies in host
+        # memory is brought to the GPU.
+        moved = live if precision.on_gpu and "offload_param" in zero else 0
+        return sum(parameter.bytes for parameter in parameters), int(moved * width)
     copies = 2
     if precision.quantization != "none" and not precision.gradient_checkpointing:
         copies = 3
     return parts + whole, int((copies * live + (0 if precision.on_gpu else bucket)) * width)
+
+
+def _second_parts(parameters: Sequence[Stored], zero: Mapping[str, Any]) -> int:
+    """With hpZ (arXiv:2306.10209, section 3.2) a node has a copy of its own, divided among some of
+    its workers (partition_parameters.py, _partition_param_sec)."""
+    size = zero.get("zero_hpz_partition_size", 1)
+    if size == 1:
+        return 0
+    threshold = zero["stage3_param_persistence_threshold"]
+    return sum(-(-p.elements // size) * p.width for p in parameters if p.elements > threshold)
+
+
+def _parts(base: BaseShape, precision: Precision, zero: Mapping[str, Any], workers: int) -> int:
+    """What a rank has of the base that can lie elsewhere: scales, and parameters that stay whole,
+    are where it computes."""
+    threshold = zero["stage3_param_persistence_threshold"]
+    frozen = [p for p in _stored(base, precision) if p.elements > threshold]
+    return sum(-(-p.elements // workers) * p.width for p in frozen) + _second_parts(frozen, zero)
 
 
 def _stored(base: BaseShape, precision: Precision) -> list[Stored]:

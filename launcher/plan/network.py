@@ -52,7 +52,10 @@ def traffic_of(
         times = accumulation if stage == 2 else 1
         return Traffic(gradients_bytes=share(trained * times), parameters_bytes=share(trained))
     passes = 1 if base.parameters <= _KEPT_ELEMENTS else 2
+    gathered = base.parameters * element_bytes * passes * accumulation
+    near = recipe.zero.hpz_size
     return Traffic(
         gradients_bytes=share(trained * accumulation),
-        parameters_bytes=share(base.parameters * element_bytes * passes * accumulation),
+        # With hpZ among the workers of a node, once each node has got its copy in the first step.
+        parameters_bytes=gathered * (near - 1) // near if near > 1 else share(gathered),
     )

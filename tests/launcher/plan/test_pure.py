@@ -271,6 +271,44 @@ def test_a_node_has_room_for_the_process_that_opens_the_first_checkpoint():
     assert node_bytes(found, 2) == 2 * found.training + found.proving + RAY_BYTES
 
 
+LARGE = make_base(hidden_size=1024)
+
+
+def options(workers: int = 2, *, on_gpu: bool = True, **zero: object) -> Memory:
+    """Under stage 3, with every parameter divided but what DeepSpeed keeps whole."""
+    return memory_of(
+        dataclasses.replace(recipe(), zero=Zero(stage=3, **zero)),
+        LARGE,
+        make_adapter(LARGE),
+        Batches(training=BATCH, evaluating=None),
+        dataclasses.replace(FLOAT32, on_gpu=on_gpu),
+        workers=workers,
+    )
+
+
+def test_offloaded_parameters_lie_in_host_memory_beside_a_gpu():
+    plain, moved = options(), options(offload_parameters=True)
+    parts = 4 * sum(t.elements for t in LARGE.tensors if t.elements > 100_000) // 2
+    assert plain.parameters - moved.parameters == moved.offloaded == parts > 0
+    assert moved.host_at_rest == plain.host_at_rest + parts
+    assert moved.gathered == plain.gathered
+    both = options(offload_parameters=True, offload_optimizer=True)
+    assert both.offloaded == parts + plain.optimizer and both.optimizer == 0
+    # One worker gathers nothing, but has to bring what it needs.
+    assert options(1).gathered == 0
+    assert options(1, offload_parameters=True).gathered == 2 * parts
+    # Without a GPU it is the same memory.
+    assert options(on_gpu=False, offload_parameters=True).training == options(on_gpu=False).training
+
+
+def test_hpz_is_a_second_copy_among_fewer():
+    divided = 4 * sum(t.elements for t in LARGE.tensors if t.elements > 100_000)
+    plain, twice = options(8), options(8, hpz_size=2)
+    assert twice.parameters - plain.parameters == divided // 2 > 0
+    in_host = options(8, hpz_size=2, offload_parameters=True)
+    assert in_host.offloaded == divided // 8 + divided // 2
+
+
 def test_loading_counts_the_mapped_files_once_for_a_node():
     found = memory(0)
     assert found.loading == LIBRARIES_BYTES + 4 * PARAMETERS + 1000
