@@ -89,6 +89,7 @@ def test_a_base_gets_another_name_and_keeps_its_digest(checkpoint: Path, tmp_pat
         "source": "org/small",
         "revision": None,
         "digest": "0" * 64,
+        "parts": {},
     }
 
 
