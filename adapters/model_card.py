@@ -77,7 +77,8 @@ def merged_card(facts: Facts, *, dtype: str, difference: float) -> str:
     """Of a whole model; `difference` is that of `merge.Merged`."""
     front = _front(facts, "finetune", library_name="transformers", tags=[facts.kind, "shoal"])
     notes = [
-        _merge_note(difference) + f" Then the numbers were rounded to {dtype}.",
+        _merge_note(difference)
+        + (f" Then the numbers were rounded to {dtype}." if dtype != "float32" else ""),
         *_quantization_notes(facts),
     ]
     use = _code(_merged_lines(facts))

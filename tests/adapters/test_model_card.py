@@ -84,6 +84,7 @@ def test_a_merged_models_card():
     assert "to 3e-06 of the largest. Then the numbers were rounded to bfloat16." in card
     assert "quantised" not in card
     quantised = merged_card(replace(FACTS, quantization="nf4"), dtype="float32", difference=0.0)
+    assert "rounded" not in quantised
     assert "trained on the base quantised to nf4, and merged into the base as it is" in quantised
 
 
