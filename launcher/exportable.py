@@ -166,6 +166,7 @@ def facts(source: Exportable, hub_id: str | None) -> Facts:
         base=origin.base,
         hub_id=hub_id,
         quantization=source.recipe.base.quantization,
+        new_tokens=source.recipe.base.new_tokens,
         labels=source.data["labels"] if source.data is not None else source.recipe.data.labels,
         rows=_rows(source.data) if source.data is not None else None,
         data_digest=origin.data_digest,

@@ -18,6 +18,7 @@ FACTS = Facts(
     base=BaseRef(source="org/small", revision="3f2a", digest="ab" * 32, parts={}),
     hub_id="org/small",
     quantization="none",
+    new_tokens=(),
     labels=("bad", "good"),
     rows=Rows(
         train_samples=1000,
@@ -75,6 +76,14 @@ def test_a_path_is_no_base_for_the_hub():
     named = adapter_card(replace(FACTS, base=base, hub_id="org/small"))
     assert front(named)["base_model"] == "org/small"
     assert "/home/me" not in named
+
+
+def test_new_tokens_need_room():
+    card = adapter_card(replace(FACTS, new_tokens=("<a>",)))
+    code = card.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert code.index("resize_token_embeddings") < code.index("PeftModel.from_pretrained")
+    assert "resize" not in adapter_card(FACTS)
 
 
 def test_a_merged_models_card():
