@@ -107,7 +107,7 @@ def read_origin(folder: Path) -> Origin:
     """What a checkpoint belongs to."""
     manifest = read_manifest(folder)
     return Origin(
-        base=BaseRef(**manifest["base"]),
+        base=BaseRef(**{"parts": {}, **manifest["base"]}),  # an earlier shoal told none
         recipe_digest=manifest["recipe_digest"],
         data_digest=manifest["data_digest"],
         dtype=manifest["dtype"],

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from adapters.checkpoint_folder import (
     MANIFEST,
     adapter_folder,
+    read_manifest,
     read_origin,
     read_position,
     verify,
@@ -85,14 +86,14 @@ def verify_export(folder: Path) -> dict[str, Any]:
 
 
 def adapter_files(checkpoint: Path) -> dict[str, str]:
-    """The files of a checkpoint's adapter with their sha256, after all were read back.
+    """The files of a checkpoint's adapter, with the sha256 that its manifest has.
 
-    Raises `CheckpointError` when one is missing, altered, a pickle, or of somebody else.
+    Raises `CheckpointError` when one is missing, a pickle, or of somebody else.
     """
     folder = adapter_folder(checkpoint)
     files = {
         Path(name).name: digest
-        for name, digest in verify(checkpoint)["files"].items()
+        for name, digest in read_manifest(checkpoint)["files"].items()
         if Path(name).parent == Path(folder.name)
     }
     for entry in sorted(folder.iterdir()):
@@ -100,10 +101,19 @@ def adapter_files(checkpoint: Path) -> dict[str, str]:
             raise CheckpointError(f"{entry}: is no part of the checkpoint. Take it away")
         if any(entry.match(pattern) for pattern in PICKLES):
             raise CheckpointError(f"{entry}: is a pickle, which can run code when it is read")
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if name not in files:
+    for name in {ADAPTER_CONFIG, ADAPTER_WEIGHTS, *files}:
+        if name not in files or not (folder / name).is_file():
             raise CheckpointError(f"{folder / name}: is missing from the checkpoint")
     return files
+
+
+def check_adapter(checkpoint: Path) -> None:
+    """Raises `CheckpointError` when a file of a checkpoint's adapter is not what was saved. What
+    only training goes on with is not read: it may be many times as large."""
+    for name, digest in adapter_files(checkpoint).items():
+        file = adapter_folder(checkpoint) / name
+        if sha256(file) != digest:
+            raise CheckpointError(f"{file}: differs from what was saved")
 
 
 def copy_adapter(checkpoint: Path, folder: Path) -> None:
@@ -111,7 +121,7 @@ def copy_adapter(checkpoint: Path, folder: Path) -> None:
     for name, digest in adapter_files(checkpoint).items():
         shutil.copyfile(adapter_folder(checkpoint) / name, folder / name)
         if sha256(folder / name) != digest:
-            raise CheckpointError(f"{folder / name}: does not read back as it was written")
+            raise CheckpointError(f"{folder / name}: is not what was saved in {checkpoint}")
 
 
 def copy_tokenizer(base: Path, checkpoint: Path, folder: Path) -> None:

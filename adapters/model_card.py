@@ -46,6 +46,8 @@ class Facts:
     """By which anybody gets the base; None when it is only known as a folder."""
     quantization: str
     """Of the base while it was trained on."""
+    new_tokens: Sequence[str]
+    """Added to the base's tokenizer, which then lies with the adapter."""
     labels: Sequence[str]
     rows: Rows | None
     """None when the prepared data is no longer at hand."""
@@ -77,7 +79,8 @@ def merged_card(facts: Facts, *, dtype: str, difference: float) -> str:
     """Of a whole model; `difference` is that of `merge.Merged`."""
     front = _front(facts, "finetune", library_name="transformers", tags=[facts.kind, "shoal"])
     notes = [
-        _merge_note(difference) + f" Then the numbers were rounded to {dtype}.",
+        _merge_note(difference)
+        + (f" Then the numbers were rounded to {dtype}." if dtype != "float32" else ""),
         *_quantization_notes(facts),
     ]
     use = _code(_merged_lines(facts))
@@ -205,11 +208,17 @@ def _adapter_lines(facts: Facts) -> list[str]:
     options = f", revision={facts.base.revision!r}" if facts.base.revision else ""
     if facts.labels:
         options += f", id2label={dict(enumerate(facts.labels))!r}"
+    room = [
+        "tokenizer = AutoTokenizer.from_pretrained('.')  # with new tokens: make room for them",
+        "if len(tokenizer) > base.get_input_embeddings().num_embeddings:",
+        "    base.resize_token_embeddings(len(tokenizer))",
+    ]
     return [
         "from peft import PeftModel",
-        f"from transformers import {kind}",
+        f"from transformers import {kind}{', AutoTokenizer' if facts.new_tokens else ''}",
         "",
         f"base = {kind}.from_pretrained({base!r}{options})",
+        *(room if facts.new_tokens else []),
         "model = PeftModel.from_pretrained(base, '.')  # the folder of this card",
     ]
 

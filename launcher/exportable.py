@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.checkpoint_folder import folder_of, read_origin, read_position
-from adapters.exported import adapter_files
+from adapters.exported import check_adapter
 from adapters.mirror import open_mirror
 from adapters.model_card import Facts, Rows
 from launcher import runs
@@ -73,7 +73,7 @@ def exportable(run_dir: Path, overrides: Sequence[str], step: int | None) -> Exp
     recipe = load(run_dir / "recipe.yaml", overrides).recipe
     runs.check_same(run_dir, recipe)
     checkpoint = _checkpoint(run_dir, step)
-    adapter_files(checkpoint)
+    check_adapter(checkpoint)
     position = read_position(checkpoint)
     prepared, data = _data(recipe, read_origin(checkpoint).data_digest)
     after = runs.read_evaluation(run_dir, "after") or {}
@@ -166,6 +166,7 @@ def facts(source: Exportable, hub_id: str | None) -> Facts:
         base=origin.base,
         hub_id=hub_id,
         quantization=source.recipe.base.quantization,
+        new_tokens=source.recipe.base.new_tokens,
         labels=source.data["labels"] if source.data is not None else source.recipe.data.labels,
         rows=_rows(source.data) if source.data is not None else None,
         data_digest=origin.data_digest,

@@ -11,6 +11,7 @@ from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import check_base, read_manifest, read_position, verify
 from adapters.exported import (
     adapter_files,
+    check_adapter,
     copy_adapter,
     copy_licences,
     copy_tokenizer,
@@ -85,12 +86,9 @@ def test_a_base_gets_another_name_and_keeps_its_digest(checkpoint: Path, tmp_pat
     seal(folder, checkpoint, scores={}, base="org/small")
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config == {"peft_type": "LORA", "base_model_name_or_path": "org/small"}
-    assert verify_export(folder)["base"] == {
-        "source": "org/small",
-        "revision": None,
-        "digest": "0" * 64,
-        "parts": {},
-    }
+    theirs = read_manifest(checkpoint)["base"]
+    assert verify_export(folder)["base"] == {**theirs, "source": "org/small", "revision": None}
+    assert theirs["digest"] == "0" * 64
 
 
 def test_nothing_foreign_and_no_pickle_is_copied(checkpoint: Path):
@@ -102,6 +100,18 @@ def test_nothing_foreign_and_no_pickle_is_copied(checkpoint: Path):
     reseal_files(checkpoint)
     with pytest.raises(CheckpointError, match=r"adapter_model\.bin: is a pickle"):
         adapter_files(checkpoint)
+
+
+def test_an_altered_adapter_is_noticed_and_not_copied(checkpoint: Path, tmp_path: Path):
+    check_adapter(checkpoint)
+    (checkpoint / "trainer_state" / "state").write_text("altered, and not what is exported")
+    check_adapter(checkpoint)
+    weights = checkpoint / "adapter" / "adapter_model.safetensors"
+    weights.write_text("altered")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: differs from what was saved"):
+        check_adapter(checkpoint)
+    with pytest.raises(CheckpointError, match="is not what was saved in"):
+        copy_adapter(checkpoint, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

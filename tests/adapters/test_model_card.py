@@ -18,6 +18,7 @@ FACTS = Facts(
     base=BaseRef(source="org/small", revision="3f2a", digest="ab" * 32, parts={}),
     hub_id="org/small",
     quantization="none",
+    new_tokens=(),
     labels=("bad", "good"),
     rows=Rows(
         train_samples=1000,
@@ -77,6 +78,14 @@ def test_a_path_is_no_base_for_the_hub():
     assert "/home/me" not in named
 
 
+def test_new_tokens_need_room():
+    card = adapter_card(replace(FACTS, new_tokens=("<a>",)))
+    code = card.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert code.index("resize_token_embeddings") < code.index("PeftModel.from_pretrained")
+    assert "resize" not in adapter_card(FACTS)
+
+
 def test_a_merged_models_card():
     card = merged_card(FACTS, dtype="bfloat16", difference=3.2e-6)
     assert front(card)["base_model_relation"] == "finetune"
@@ -84,6 +93,7 @@ def test_a_merged_models_card():
     assert "to 3e-06 of the largest. Then the numbers were rounded to bfloat16." in card
     assert "quantised" not in card
     quantised = merged_card(replace(FACTS, quantization="nf4"), dtype="float32", difference=0.0)
+    assert "rounded" not in quantised
     assert "trained on the base quantised to nf4, and merged into the base as it is" in quantised
 
 
