@@ -1,10 +1,23 @@
-"""transformers without its voice and without the network, where the driver itself works with it."""
+"""Libraries without their voices, and transformers without the network, in the driver itself."""
 
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What is written to this process's standard error in the block is dropped, also by C++."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

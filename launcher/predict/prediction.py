@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import pickle
 import shutil
 import uuid
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters.base_ref import read_config
+from adapters.quiet import unheard
 from adapters.tokenizer import has_chat_template
 from launcher.chosen import choose, opening_of
 from launcher.common_ground import check_nodes
@@ -75,8 +75,6 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
     opening = opening_of(recipe, [chosen])
     parts = units_of(wanted.file, recipe, "FILE")
     way = way_of_texts(recipe, has_template=has_chat_template(opening.folder), tell=display.line)
-    # Ray warns on every start of actors by Ray Data that they may not come again (issue 53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with connected_with_display(connected, recipe, display), _work(cache) as work:
         workers, gpu = crew(
             recipe.cluster, resources(), wanted.workers or recipe.cluster.most_workers
@@ -225,7 +223,10 @@ def _answers(parts: Sequence[Slice], answering: Answering, workers: int) -> Iter
         num_gpus=1 if on_gpu else None,
         num_cpus=None if on_gpu else answering.threads,
     )
-    for number, row in enumerate(dataset.iter_rows()):
+    rows = iter(dataset.iter_rows())
+    with unheard():  # Ray's C++ warns of every actor that Ray Data starts (Ray's issue 53727)
+        first = next(rows)
+    for number, row in enumerate(itertools.chain([first], rows)):
         answered = pickle.loads(row["answered"])
         if isinstance(answered, ShoalError):
             raise answered

@@ -218,6 +218,9 @@ def test_a_pickle_is_never_read(opened: OpenedBase, checkpoint: Path, tmp_path: 
             return Path.touch, (tmp_path / "ran",)
 
     (checkpoint / "adapter" / "adapter_model.safetensors").unlink()
+    reseal(checkpoint)
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: is missing"):
+        opened.add("trap", checkpoint)
     (checkpoint / "adapter" / "adapter_model.bin").write_bytes(pickle.dumps(Trap()))
     reseal(checkpoint)
     with pytest.raises(CheckpointError, match=r"adapter_model\.bin: is a pickle"):
