@@ -112,7 +112,7 @@ VARIANTS = {
     "pissa": "adapter.initialization = pissa",
     "olora": "adapter.initialization = olora",
     "experts": "adapter.target_parameters",
-    "tokens": "adapter.train_tokens",
+    "tokens": "adapter.train_tokens or base.new_tokens",
 }
 """Of lora, with how they are asked for."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recipes import compatibility, schema, zero_options
@@ -82,8 +82,8 @@ The ZeRO stages (`zero.stage`) under which each kind of adapter can be trained o
 plain or quantised (`base.quantization`). `shoal check` refuses the others, with the reason and the
 nearest recipe that works.
 
-All that is in the table was trained on a CPU, by two workers: `tests/trainer/test_kinds.py`
-and `test_quantization.py`. They also try what is refused, and fail once a library has learnt to.
+All that is in the table was trained on a CPU, by two workers: `tests/trainer/test_kinds.py`,
+`test_experts.py` and `test_quantization.py`. They also try what is refused, and fail once a library has learnt to.
 """
 
 
@@ -111,12 +111,7 @@ def render_compatibility() -> str:
                 _COMPATIBILITY_HEAD,
                 *rows,
                 "",
-                "Variants of `lora`: "
-                + ", ".join(
-                    f"`{name}` is asked for with `{how.replace(' =', ':')}`"
-                    for name, how in compatibility.VARIANTS.items()
-                )
-                + ".",
+                "Variants of `lora`: " + ", ".join(_variants()) + ".",
                 "",
                 "Why the others are not:",
                 "",
@@ -158,6 +153,11 @@ def _zero_options() -> list[str]:
             f"| {option.on_gpus} |"
         )
     return rows
+
+
+def _variants() -> Iterator[str]:
+    for name, how in compatibility.VARIANTS.items():
+        yield f"`{name}` (`{how.replace(' = ', ': ')}`)"
 
 
 def _combination(entry: compatibility.Forbidden) -> str:
