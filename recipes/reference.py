@@ -83,7 +83,8 @@ plain or quantised (`base.quantization`). `shoal check` refuses the others, with
 nearest recipe that works.
 
 All that is in the table was trained on a CPU, by two workers: `tests/trainer/test_kinds.py`,
-`test_experts.py` and `test_quantization.py`. They also try what is refused, and fail once a library has learnt to.
+`test_experts.py` and `test_quantization.py`. They also try what is refused, and fail once a library
+has learnt to.
 """
 
 
