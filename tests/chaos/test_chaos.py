@@ -19,7 +19,7 @@ EVERY: dict[str, Disturbance] = {**KILLS, **OTHERS}
 
 STORIES = {
     "killed": ["rank while saving", "driver while saving", "driver", "raylet"],
-    "stopped and spoilt": ["delay", "hang", "bit flip"],
+    "stopped and spoilt": ["hang", "bit flip"],
 }
 
 
