@@ -25,8 +25,7 @@ class Quantization:
 
     def options(self, dtype: torch.dtype) -> dict[str, Any]:
         """For `from_pretrained`; `dtype` is what is computed in."""
-        # It says of every layer that int8 is computed in float16, and that a kernel is not there.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        _quiet()
         if self.kind == "int8":
             config = BitsAndBytesConfig(load_in_8bit=True)
         else:
@@ -46,6 +45,30 @@ def quantization_of(base: Base, device: torch.device) -> Quantization | None:
     if base.quantization == "none":
         return None
     return Quantization(kind=base.quantization, double=base.double_quantization, device=device)
+
+
+def quantized_linear(weight: torch.Tensor, kind: str, dtype: torch.dtype) -> nn.Module:
+    """A frozen linear layer on the CPU as it stands in a quantised base: `weight`, float32 [out,
+    in], packed; `dtype` is what is computed in."""
+    import bitsandbytes
+
+    _quiet()
+    layers: Any = bitsandbytes.nn
+    outputs, inputs = weight.shape
+    layer: nn.Module
+    if kind == "int8":
+        layer = layers.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False)
+        layer.weight = layers.Int8Params(weight.half(), requires_grad=False, has_fp16_weights=False)
+    else:
+        layer = layers.Linear4bit(inputs, outputs, bias=False, compute_dtype=dtype, quant_type=kind)
+        layer.weight = layers.Params4bit(weight, requires_grad=False, quant_type=kind)
+    keep_as_stored(layer)
+    return layer.to("cpu")
+
+
+def _quiet() -> None:
+    """It says of every layer that int8 is computed in float16, and that a kernel is not there."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def keep_as_stored(model: nn.Module) -> None:
