@@ -66,7 +66,7 @@ KINDS: dict[str, tuple[Adapter, float]] = {
     "prompt_tuning": (PromptTuning(tokens=8, text="Go on with the text"), 5e-2),
     "p_tuning": (PTuning(tokens=8), 1e-3),
     "prefix_tuning": (PrefixTuning(tokens=8), 1e-2),
-    "hra": (OtherPeft(method="HRA", targets=["q_proj", "v_proj"]), 1e-2),
+    "hra": (OtherPeft(method="HRA", targets=[r"re:.*layers\.2[89]\..*\.[qv]_proj"]), 1e-2),
 }
 
 
