@@ -155,9 +155,10 @@ def _check(folder: Path, *, allow_pickle: bool) -> None:
     read_config(folder)
     if not weights_of(folder):
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
+        of_hub = folder.parent.name == "snapshots"
+        hint = ". Pickles are fetched from the hub only with base.allow_pickle: true"
         raise BaseModelError(
-            f"{folder}: holds no weights ({SAFETENSORS}); found: {found}. Weights of the hub that "
-            "are pickles are fetched only with base.allow_pickle: true"
+            f"{folder}: holds no weights ({SAFETENSORS}); found: {found}{hint if of_hub else ''}"
         )
     if is_pickled(folder) and not allow_pickle:
         raise BaseModelError(

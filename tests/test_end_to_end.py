@@ -198,7 +198,7 @@ def test_a_folder_without_weights(workplace: Path, llama: Path):
     (bare / "config.json").write_text((llama / "config.json").read_text())
     found = shoal(workplace, "run", "tiny.yaml", f"base.source={bare}")
     assert found.returncode == 1
-    assert f"{bare}: holds no weights (*.safetensors or pytorch_model*.bin)" in found.stderr
+    assert f"{bare}: holds no weights (*.safetensors); found: config.json" in found.stderr
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

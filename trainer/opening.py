@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters import exported
 from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import adapter_folder, check_base
-from adapters.exported import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_files, verify_export
+from adapters.exported import ADAPTER_CONFIG, ADAPTER_WEIGHTS, verify_export
 from recipes.base import Base
 from recipes.errors import CheckpointError
 
@@ -32,7 +33,7 @@ def check_adapter(folder: Path, base: BaseRef) -> Path:
     """
     check_base(folder, base)
     if adapter_folder(folder).is_dir():
-        adapter_files(folder)
+        exported.check_adapter(folder)
         return adapter_folder(folder)
     files = verify_export(folder)["files"]
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
