@@ -79,7 +79,7 @@ def locate(
         folder = _given(Path(source), cache, may_convert=download, tell=tell)
     else:
         folder = _from_hub(base, cache, download=download)
-    _check(folder, allow_pickle=base.allow_pickle)
+    _check(folder, base)
     return folder
 
 
@@ -149,18 +149,18 @@ def _snapshot(base: Base, cache: Path, patterns: Sequence[str], *, download: boo
         ) from error
 
 
-def _check(folder: Path, *, allow_pickle: bool) -> None:
+def _check(folder: Path, base: Base) -> None:
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{folder}: holds no model in Hugging Face format (no config.json)")
     read_config(folder)
     if not weights_of(folder):
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
-        of_hub = folder.parent.name == "snapshots"
+        of_hub = not base.source.startswith("sample:") and not Path(base.source).is_absolute()
         hint = ". Pickles are fetched from the hub only with base.allow_pickle: true"
         raise BaseModelError(
             f"{folder}: holds no weights ({SAFETENSORS}); found: {found}{hint if of_hub else ''}"
         )
-    if is_pickled(folder) and not allow_pickle:
+    if is_pickled(folder) and not base.allow_pickle:
         raise BaseModelError(
             f"{folder}: its weights are pickles ({weights_of(folder)[0].name}), which can run any "
             "program when they are read. Take a base with safetensors, or save this one with "
