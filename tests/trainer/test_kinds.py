@@ -27,11 +27,11 @@ ALLOWED = {
     name: [stage for stage in STAGES if forbidden(kind_of(adapter), "none", stage) is None]
     for name, adapter in ADAPTERS.items()
 }
-# LoRA under every stage; of the others the first one and the one that shards the most.
+# LoRA under every stage; the others under the one that shards the most.
 CELLS = [
     (name, stage)
     for name, stages in ALLOWED.items()
-    for stage in (stages if name == "lora" else sorted({stages[0], stages[-1]}))
+    for stage in (stages if name == "lora" else stages[-1:])
 ]
 REST = [
     (name, stage)
@@ -57,7 +57,8 @@ def test_all_kinds_are_here():
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_a_kind_learns_the_same_under_every_stage(runs: dict, name: str):
+def test_a_kind_learns(runs: dict, name: str):
+    """LoRA the same under every stage; the slow test compares those of the others."""
     losses = [run["losses"] for (kind, _), run in runs.items() if kind == name]
     assert losses[0][-1] < losses[0][0]
     for others in losses[1:]:
@@ -103,8 +104,8 @@ def test_every_tensor_has_moved(runs: dict, cell: tuple[str, int]):
 def test_all_other_stages_agree_too(folders: Path, runs: dict):
     found = run_ranks(2, train_and_ask, folders, {cell: recipe_of(cell) for cell in REST}, "rest")
     for cell in REST:
-        first = runs[cell[0], ALLOWED[cell[0]][0]]["losses"]
-        assert found[cell]["losses"] == pytest.approx(first, rel=1e-4), cell
+        most_sharded = runs[cell[0], ALLOWED[cell[0]][-1]]["losses"]
+        assert found[cell]["losses"] == pytest.approx(most_sharded, rel=1e-4), cell
 
 
 def test_every_kind_goes_on_bit_by_bit(folders: Path, runs: dict):

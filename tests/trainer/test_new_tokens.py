@@ -40,7 +40,8 @@ def recipe_of(stage: int = 0, **adapter: object) -> Recipe:
         base=Base(source="/tiny", dtype="float32", new_tokens=list(NEW)),
         adapter=Lora(r=4, alpha=8, train_tokens=["w3"], **adapter),  # type: ignore[arg-type]
         zero=Zero(stage=stage),
-        checkpoint=Checkpoint(every_steps=3, keep=5),  # proven in a fresh process
+        # The first is proven in a fresh process.
+        checkpoint=Checkpoint(every_steps=3, keep=5, prove=stage == 0),
     )
 
 
