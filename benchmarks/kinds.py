@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.commands import Trained, in_turn, read_lines, shoal, torchrun
 
-_ROUNDS = 2
-_STEPS = 12
+_ROUNDS = 1
+_STEPS = 10
 _ADAPTERS = {
     "lora": ["adapter.kind=lora"],
     "dora": ["adapter.kind=lora", "adapter.dora=true"],
