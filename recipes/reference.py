@@ -130,7 +130,8 @@ _ZERO_OPTIONS_HEAD = """## Options of `zero`
 Each learns the same losses and goes on bit by bit, in float32 and in bfloat16, also together:
 `tests/trainer/test_zero_options.py` tries it on CPUs; the same for a GPU is in `tests/gpu`, and has
 not been run yet. `offload_optimizer` goes with `train.optimizer: adamw` alone. `hpz_size` divides
-the workers of every node.
+the workers of every node. DeepSpeed's `zero_quantized_nontrainable_weights` is not offered: version
+0.19 takes it in float16 alone, and shoal computes in float32 or bfloat16.
 """
 
 
