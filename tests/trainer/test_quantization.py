@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from adapters.checkpoint_folder import folder_of
 from adapters.quantization import keep_as_stored, quantization_of
+from recipes.adapter import VirtualTokens
 from recipes.base import Base
 from recipes.compatibility import FORBIDDEN, forbidden, kind_of
 from recipes.recipe import Recipe, all_problems
@@ -157,8 +158,9 @@ def test_all_other_cells_agree_too(folders: Path, runs: dict):
     found = run_ranks(2, train_and_ask, folders, {cell: recipe_of(cell) for cell in REST}, "rest")
     together = {**runs, **found}
     for cell in REST:
-        # Few virtual tokens hardly learn in six steps, and no two of these see the same rows.
-        assert min(found[cell]["losses"]) < found[cell]["losses"][0], cell
+        # Few virtual tokens hardly learn in six steps, no two of which see the same rows.
+        is_prompt = isinstance(ADAPTERS[cell[1]], VirtualTokens)
+        assert is_prompt or found[cell]["losses"][-1] < found[cell]["losses"][0], cell
         first = together[cells(*cell[:2])[0]]["losses"]
         assert found[cell]["losses"] == pytest.approx(first, rel=1e-4), cell
 
