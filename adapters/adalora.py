@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from peft import AdaLoraConfig, PeftConfig, PeftModel
 
-from adapters.attached import Attached, Tensors, trainable
+from adapters.attached import PREFIX, Attached, Tensors, trainable
 
-_PREFIX = "base_model.model."
 _IMPORTANCE, _UNCERTAINTY, _KEPT = "importance", "uncertainty", "kept"
 KINDS = (_IMPORTANCE, _UNCERTAINTY, _KEPT)
 """Kinds of a checkpoint's tensors that are the allocator's."""
@@ -61,12 +60,12 @@ class AllocatedRanks:
             (_UNCERTAINTY, allocator.exp_avg_unc),
         ):
             for name, values in state.get(kind, {}).items():
-                averages[name.removeprefix(_PREFIX)] = values.to(device)
+                averages[name.removeprefix(PREFIX)] = values.to(device)
         allocator.ipt = {name: torch.zeros_like(v) for name, v in allocator.exp_avg_ipt.items()}
         kept = state.get(_KEPT, {})
         if kept:
             self._config().rank_pattern = {
-                name.removeprefix(_PREFIX): mask.bool().tolist() for name, mask in kept.items()
+                name.removeprefix(PREFIX): mask.bool().tolist() for name, mask in kept.items()
             }
 
     def _config(self) -> AdaLoraConfig:
@@ -93,4 +92,4 @@ def _saved(master: Tensors) -> Tensors:
 
 
 def _named(values: Mapping[str, torch.Tensor]) -> Tensors:
-    return {f"{_PREFIX}{name}": value.detach().cpu().clone() for name, value in values.items()}
+    return {f"{PREFIX}{name}": value.detach().cpu().clone() for name, value in values.items()}

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapters.adalora import with_ranks
-from adapters.attached import Attached, Tensors, trainable
+from adapters.attached import PREFIX, Attached, Tensors, trainable
 from adapters.base import LoadedBase, empty_base, freeze
 from adapters.from_base import beside_base
 from adapters.in_place import attach_in_place
@@ -96,7 +96,7 @@ def _heads(model: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
     mark = ".modules_to_save.default"
     for name, parameter in trainable(model).items():
         if mark in name:
-            yield name.removeprefix("base_model.model.").replace(mark, ""), parameter
+            yield name.removeprefix(PREFIX).replace(mark, ""), parameter
 
 
 def trained_parameters(

@@ -12,6 +12,9 @@ from torch import nn
 
 Tensors = dict[str, torch.Tensor]
 
+PREFIX = "base_model.model."
+"""Before the names of a base's parameters in a PEFT model."""
+
 
 class Ranks(Protocol):
     """What lowers ranks while an adapter is trained."""

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapters import modules
-from adapters.attached import Attached, Tensors, trainable
+from adapters.attached import PREFIX, Attached, Tensors, trainable
 from adapters.base import LoadedBase
 from adapters.new_head import begin_new_head
 from adapters.peft_configs import TASK_TYPE
@@ -93,7 +93,7 @@ def _keys(model: nn.Module, copied: set[str]) -> list[tuple[str, str]]:
 
 def _key(name: str, copied: set[str]) -> str:
     module, _, own = name.rpartition(".")
-    return f"base_model.model.{module}.{'ln_tuning_layers.' if module in copied else ''}{own}"
+    return f"{PREFIX}{module}.{'ln_tuning_layers.' if module in copied else ''}{own}"
 
 
 def _saved(keys: list[tuple[str, str]], master: Tensors) -> Tensors:

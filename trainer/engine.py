@@ -48,7 +48,7 @@ class Engine:
     shapes: dict[str, torch.Size]
     """Of what is trained, by name, whole."""
     first_values: dict[str, int]
-    """A checksum of each parameter of the adapter before the first step."""
+    """A checksum of each trained parameter before the first step; empty when going on."""
     sharded_loading: HfDeepSpeedConfig | None
     """Stage 3 only. PEFT gathers a sharded base only while this object is alive."""
 
@@ -126,7 +126,9 @@ def build_engine(
         _begin_with(model, state)
     if sharded_loading is None:
         model.to(device)
-    first_values = {name: _checksum(p) for name, p in trainable(model).items()}
+    first_values = {}
+    if state is None:
+        first_values = {name: _checksum(p) for name, p in trainable(model).items()}
     shapes = {name: shape_of(p) for name, p in trainable(model).items()}
     optimizer = build_optimizer(trainable(model), recipe.train, device)
     if attached.ranks is not None:

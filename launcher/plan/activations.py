@@ -77,7 +77,7 @@ def _layer_bytes(
     # Inputs of the two norms; RMSNorm computes in float32 and keeps that copy.
     total = batch.tokens * 2 * widths.hidden * 4
     # Queries, keys, values, the output, and a float32 sum for each head.
-    keys = widths.attention if precision.packing else _key_width(widths)
+    keys = widths.attention if precision.packing else widths.keys
     total += batch.tokens * (2 * (widths.attention + keys) * width + 4 * widths.heads)
     total += batch.tokens * _mlp_kept(widths) * width
     total += batch.tokens * _adapter_inputs(widths, adapter, layer, precision)
@@ -91,10 +91,6 @@ def _layer_bytes(
         total += batch.tokens * 2 * widths.attention * width
         total += pairs * (width + (width + noise if widths.attention_dropout else 4))
     return total
-
-
-def _key_width(widths: Widths) -> int:
-    return widths.kv_heads * (widths.attention // widths.heads)
 
 
 def _mlp_kept(widths: Widths) -> int:

@@ -60,6 +60,11 @@ class Widths:
     hidden_dropout: bool
     attention_dropout: bool
 
+    @property
+    def keys(self) -> int:
+        """What keys, and values, take of a token, shared heads counted once."""
+        return self.kv_heads * (self.attention // self.heads)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseShape:

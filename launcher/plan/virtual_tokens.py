@@ -17,8 +17,8 @@ def virtual_tokens(widths: Widths, adapter: VirtualTokens) -> tuple[Tensor, ...]
         embedding = float32(_EMBEDDING, adapter.tokens, widths.hidden)
         return (embedding, *_mlp(widths.hidden, adapter.width, adapter.width, widths.hidden))
     if isinstance(adapter, PrefixTuning) and adapter.projection:
-        embedding = float32(_EMBEDDING, adapter.tokens, _key_width(widths))
-        return (embedding, *_mlp(_key_width(widths), adapter.width, _all_keys(widths)))
+        embedding = float32(_EMBEDDING, adapter.tokens, widths.keys)
+        return (embedding, *_mlp(widths.keys, adapter.width, _all_keys(widths)))
     return saved_tokens(widths, adapter)
 
 
@@ -38,9 +38,5 @@ def _mlp(*widths: int) -> list[Tensor]:
     return made
 
 
-def _key_width(widths: Widths) -> int:
-    return widths.kv_heads * (widths.attention // widths.heads)
-
-
 def _all_keys(widths: Widths) -> int:
-    return widths.layers * 2 * _key_width(widths)
+    return widths.layers * 2 * widths.keys

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from recipes.adapter.checks import at_least, shares
+from recipes.adapter.checks import at_least, scales, shares
 from recipes.adapter.targeted import Layered
 from recipes.problem import Problem
 
@@ -63,8 +63,5 @@ class Adalora(Layered):
                 message=f"leaves nothing to lower to adapter.r = {self.r}",
                 allowed=f"> {self.r}",
             )
-        if self.alpha <= 0:
-            yield Problem(
-                path="adapter.alpha", value=self.alpha, message="is no scale", allowed="> 0"
-            )
+        yield from scales({"alpha": self.alpha})
         yield from shares({"dropout": self.dropout})

@@ -17,6 +17,12 @@ def at_least(least: int, values: Mapping[str, Any], message: str) -> Iterator[Pr
             )
 
 
+def scales(values: Mapping[str, float]) -> Iterator[Problem]:
+    for name, value in values.items():
+        if value <= 0:
+            yield Problem(path=f"adapter.{name}", value=value, message="is no scale", allowed="> 0")
+
+
 def shares(values: Mapping[str, float]) -> Iterator[Problem]:
     for name, value in values.items():
         if not 0.0 <= value < 1.0:

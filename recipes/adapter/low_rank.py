@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recipes.adapter.checks import at_least, pattern_problems, shares
+from recipes.adapter.checks import at_least, pattern_problems, scales, shares
 from recipes.adapter.targeted import Layered
 from recipes.problem import Problem
 
@@ -33,11 +33,7 @@ class Ranked(Layered):
     def problems(self) -> Iterator[Problem]:
         yield from Layered.problems(self)
         yield from at_least(1, {"r": self.r, **_each(self, "rank_pattern")}, "is no rank")
-        for name, value in {"alpha": self.alpha, **_each(self, "alpha_pattern")}.items():
-            if value <= 0:
-                yield Problem(
-                    path=f"adapter.{name}", value=value, message="is no scale", allowed="> 0"
-                )
+        yield from scales({"alpha": self.alpha, **_each(self, "alpha_pattern")})
         for path, patterns in (("rank", self.rank_pattern), ("alpha", self.alpha_pattern)):
             yield from pattern_problems(f"adapter.{path}_pattern", patterns)
         yield from shares({"dropout": self.dropout})
