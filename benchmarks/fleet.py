@@ -19,7 +19,7 @@ from recipes.adapter import Lora
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
-from recipes.data import Data
+from recipes.data import Data, Source
 from recipes.recipe import Recipe
 from recipes.slurm import Slurm
 from recipes.train import Train
@@ -39,7 +39,7 @@ def recipe(workers: int = WORKERS) -> Recipe:
     return Recipe(
         name="fleet",
         base=Base(source="org/70b", dtype="bfloat16", gradient_checkpointing=True),
-        data=Data(train=["/shared/train.jsonl"], sequence_length=4096, packing=True),
+        data=Data(train=[Source(path="/shared/train.jsonl")], sequence_length=4096, packing=True),
         adapter=Lora(r=16, targets=["all-linear"]),
         train=Train(epochs=2, global_batch_size=4 * workers, micro_batch_size=1),
         zero=Zero(stage=3),

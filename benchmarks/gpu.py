@@ -25,7 +25,7 @@ from adapters.base import LoadedBase, freeze
 from benchmarks.record import write_result
 from recipes.adapter import Lora
 from recipes.base import Base
-from recipes.data import Data
+from recipes.data import Data, Source
 from recipes.recipe import Recipe
 from recipes.train import Train
 from trainer.device import rank_device
@@ -97,7 +97,7 @@ def measure(
         base=Base(
             source="/random", dtype="bfloat16", gradient_checkpointing=gradient_checkpointing
         ),
-        data=Data(train=["/random"], sequence_length=sequence_length),
+        data=Data(train=[Source(path="/random")], sequence_length=sequence_length),
         adapter=Lora(r=16, alpha=32),
         train=Train(
             steps=steps,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.quiet import quiet_transformers
 from launcher.chosen import BASE, Chosen, choose, open_all, opening_of, recipe_of
 from launcher.prepare.reading import RawRow, read
-from launcher.prepare.samples import Unusable
+from launcher.prepare.unusable import Unusable
 from launcher.questions import Question, question_ids, to_question, units_of, way_of_texts
 from launcher.terminal import Display
 from recipes.errors import CheckpointError, DataError

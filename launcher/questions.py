@@ -12,14 +12,16 @@ from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import token_ids
 from launcher.prepare.samples import (
     Sample,
-    Unusable,
     as_chat,
+    column,
     messages_of,
     text_of,
     to_sample,
     with_system,
 )
 from launcher.prepare.sources import Source, Unit, files_of, find_sources, units
+from launcher.prepare.unusable import Unusable
+from recipes import data as recipe_data
 from recipes.errors import DataError
 from recipes.recipe import Recipe
 
@@ -47,36 +49,32 @@ def to_question(raw: RawRow, recipe: Recipe, way: Way) -> Question:
         raise Unusable(raw.reason, raw.detail)
     data, columns = recipe.data, raw.columns
     has_messages = data.format == "messages" or (
-        data.format == "auto" and data.messages_column in columns
+        data.format == "auto" and column("messages", data) in columns
     )
     if has_messages and recipe.task == "causal_lm":
         messages = messages_of(columns, data)
         right = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
         if not messages:
             raise Unusable("no question", "there is but an answer")
-        return _question(Sample(messages=with_system(messages, data.system)), right, recipe)
-    text = clean(text_of(columns, data.text_column), data.clean)
+        return _question(Sample(messages=with_system(messages, data.system)), right)
+    text = clean(text_of(columns, column("text", data)), data.clean)
     right = _right(columns, recipe)
     if recipe.task == "causal_lm" and (way == "chat" or right is not None):
-        return _question(Sample(messages=as_chat(text, None, data.system)), right, recipe)
-    return _question(Sample(text=text), right, recipe)
+        return _question(Sample(messages=as_chat(text, None, data.system)), right)
+    return _question(Sample(text=text), right)
 
 
 def _right(columns: Mapping[str, Any], recipe: Recipe) -> str | None:
     """The label; plain texts have none, whatever else is in their rows."""
-    value = columns.get(recipe.data.label_column)
+    value = columns.get(column("label", recipe.data))
     if recipe.data.format == "text" or value is None:
         return None
     return str(value).strip() or None
 
 
-def _question(sample: Sample, right: str | None, recipe: Recipe) -> Question:
+def _question(sample: Sample, right: str | None) -> Question:
     if not (sample.messages[-1]["content"] if sample.messages else sample.text or "").strip():
         raise Unusable("empty")
-    if recipe.data.segment == "jieba":
-        sample = sample.segmented()
-        if right is not None and recipe.task == "causal_lm":
-            right = Sample(text=right).segmented().text
     return Question(messages=sample.messages, text=sample.text, right=right)
 
 
@@ -112,7 +110,8 @@ def units_of(file: str, recipe: Recipe, key: str) -> list[Unit]:
     """
     name = file if file.startswith("sample:") else str(Path(file).expanduser().absolute())
     files = files_of(name, Path(recipe.storage.cache), key)
-    sources = [Source(path=path, split="held_out") for path in files]
+    spec = recipe_data.Source(path=name)
+    sources = [Source(path=path, split="held_out", spec=spec) for path in files]
     return units(sources, recipe.data.unit_mb * 2**20)
 
 

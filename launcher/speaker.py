@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from launcher.chosen import BASE
-from launcher.prepare.samples import Unusable
+from launcher.prepare.unusable import Unusable
 from launcher.questions import Question, question_ids
 from recipes.errors import ClusterError, DataError
 

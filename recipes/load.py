@@ -26,7 +26,7 @@ DEFAULT, RECIPE, COMMAND_LINE = "default", "recipe", "command line"
 
 # Relative ones are taken from the recipe's folder, or from the working directory when they come
 # from the command line or a default. Everything is absolute afterwards: workers run elsewhere.
-_PATHS = ("data.train", "data.held_out", "storage.path", "storage.cache", "ray_job.code")
+_PATHS = ("data.chat_template", "storage.path", "storage.cache", "ray_job.code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,10 @@ def load(reference: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         path: _absolute(path, value, folders.get(path, Path.cwd()))
         for path, value in _resolve(values).items()
     }
+    for path in resolved:
+        if schema.fields()[path].item is not None:
+            folder = folders.get(path, Path.cwd())
+            resolved[path] = _items(schema.fields()[path], resolved[path], folder, problems)
     recipe = _build(resolved, problems)
     if problems or recipe is None:
         raise RecipeError(_report(file, problems))
@@ -155,11 +159,7 @@ def _absolute(path: str, value: Any, folder: Path) -> Any:
             or (folder / value).is_dir()
         )
         return _absolute_path(value, folder) if is_path else value
-    if path not in _PATHS:
-        return value
-    if isinstance(value, list):
-        return [_absolute_path(item, folder) for item in value]
-    return _absolute_path(value, folder)
+    return _absolute_path(value, folder) if path in _PATHS else value
 
 
 def _absolute_path(value: Any, folder: Path) -> Any:
@@ -188,6 +188,34 @@ def _resolve(values: Mapping[str, Any]) -> dict[str, Any]:
         path: plain[path] if "." not in path else plain[path.split(".")[0]][path.split(".")[1]]
         for path in values
     }
+
+
+def _items(leaf: schema.Field, value: Any, folder: Path, problems: list[Problem]) -> list[Any]:
+    """The objects of a list such as data.clean; entries that are none become problems."""
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    assert leaf.item is not None
+    found = []
+    for number, entry in enumerate(entries):
+        place = f"{leaf.path}[{number}]"
+        kind = leaf.item.kind_of(entry, place, problems)
+        options = leaf.item.options_of(entry) if kind is not None else None
+        if kind is None:
+            continue
+        if not isinstance(options, dict):
+            problems.append(Problem(path=place, value=options, message="are no options"))
+            continue
+        known = [option.path for option in schema.fields_of(kind, "")]
+        for name in [name for name in options if name not in known]:
+            hint = did_you_mean(str(name), known) or f"Known: {', '.join(known) or 'none'}"
+            problems.append(Problem(path=f"{place}.{name}", message="is no key", hint=hint))
+        values = {
+            f"{place}.{name}": _absolute_path(item, folder) if name in kind.paths else item
+            for name, item in options.items()
+        }
+        item = _typed(kind, f"{place}.", values, problems)
+        if item is not None:
+            found.append(item)
+    return found
 
 
 def _build(values: Mapping[str, Any], problems: list[Problem]) -> Recipe | None:
@@ -254,7 +282,7 @@ def _typed(
     for name in missing:
         path = prefix + str(name)
         if path not in {problem.path for problem in problems}:
-            leaf = schema.fields()[path]
+            leaf = next(leaf for leaf in schema.fields_of(kind, prefix) if leaf.path == path)
             problems.append(
                 Problem(path=path, message="must be given", allowed=leaf.allowed, hint=leaf.doc)
             )

@@ -110,7 +110,7 @@ class Recipe:
             "evaluate.every_steps": self.evaluate.every_steps,
         }
         for path, value in measured.items():
-            if value and not (self.data.held_out or self.data.held_out_fraction):
+            if value and not self.data.holds_out:
                 yield Problem(
                     path=path,
                     value=value,
@@ -266,12 +266,12 @@ class Recipe:
             )
 
     def _classification_problems(self) -> Iterator[Problem]:
-        if self.data.format in ("messages", "text"):
+        if self.data.format not in ("auto", "text_label", "text_labels", "text_pair"):
             yield Problem(
                 path="data.format",
                 value=self.data.format,
                 message="task = sequence_classification needs a text and a label in each row",
-                allowed="auto, text_label",
+                allowed="auto, text_label, text_labels, text_pair",
             )
         if self.data.packing:
             yield Problem(

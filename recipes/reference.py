@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recipes import compatibility, schema, zero_options
+from recipes.data import CleaningStep, Source
+from recipes.data.steps import STEPS
 from recipes.recipe import Recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -45,7 +47,27 @@ def render() -> str:
             leaves = schema.fields_of(kind, f"{section}.")
             parts += [f"### {section}.kind: {name}\n", f"{_one_line(kind.__doc__)}\n"]
             parts += [*_table([leaf for leaf in leaves if leaf.path != f"{section}.kind"]), ""]
+        if section == "data":
+            parts += _entries()
     return "\n".join(parts) + "\n"
+
+
+def _entries() -> Iterator[str]:
+    """What stands in the lists data.train and data.clean."""
+    yield f"\n### Sources: data.train, data.held_out\n\n{_one_line(Source.__doc__)}\n"
+    yield from _table(schema.fields_of(Source, ""))
+    yield f"\n### Steps: data.clean\n\n{_one_line(CleaningStep.__doc__)}\n"
+    yield "| step | what it does | option | value | default | meaning |"
+    yield "|---|---|---|---|---|---|"
+    for name, step in STEPS.items():
+        does = f"`{name}` | {_cell(_one_line(step.__doc__))}"
+        options = schema.fields_of(step, "")
+        if not options:
+            yield f"| {does} | | | | |"
+        for option in options:
+            told = f"{_cell(option.allowed)} | {_default(option)} | {_cell(option.doc)}"
+            yield f"| {does} | `{option.path}` | {told} |"
+            does = "|"
 
 
 def _table(leaves: Sequence[schema.Field]) -> list[str]:

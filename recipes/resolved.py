@@ -62,7 +62,8 @@ def values(recipe: Recipe) -> dict[str, Any]:
         section = getattr(recipe, name)
         kind: type = type(section)
         for leaf in schema.fields_of(kind, f"{name}."):
-            found[leaf.path] = getattr(section, leaf.path.rpartition(".")[2])
+            value = getattr(section, leaf.path.rpartition(".")[2])
+            found[leaf.path] = [item.plain() for item in value] if leaf.item else value
     return found
 
 

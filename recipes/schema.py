@@ -32,6 +32,12 @@ class Field:
         return self.default is dataclasses.MISSING
 
     @property
+    def item(self) -> Any | None:
+        """Of a list of objects, such as data.clean, their class; it reads and writes an entry."""
+        found = typing.get_args(self.type) if typing.get_origin(self.type) is list else ()
+        return found[0] if found and dataclasses.is_dataclass(found[0]) else None
+
+    @property
     def allowed(self) -> str:
         return describe(self.type)
 
@@ -141,6 +147,8 @@ def describe(kind: Any) -> str:
         return f"names, each with {describe(typing.get_args(kind)[1])}"
     if typing.get_origin(kind) is list:
         (item,) = typing.get_args(kind)
+        if dataclasses.is_dataclass(item):
+            return "a list, see below"
         words = describe(item)
         return f"a list, each {words}"
     return _WORDS[kind]

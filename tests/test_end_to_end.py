@@ -174,7 +174,7 @@ def test_another_recipe_cannot_resume(workplace: Path, first: subprocess.Complet
         ("cluster.workers=500", "has 4 micro-batches of 2; more workers would have nothing to do"),
         ("cluster.cpus_per_worker=500", "At most 0 such workers fit"),
         ("cluster.device=gpu", "the cluster has 0 GPUs"),
-        ("data.text_column=body", "none of 84 rows can be trained on (84 no known column)"),
+        ("data.columns={text: body}", "none of 84 rows can be trained on (84 no known column)"),
         ("data.sequence_length=5", "rows can be trained on"),
         ("base.revision=main", "a folder has no revision"),
     ],

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from launcher.prepare.key import prepared_key, source_entries
 from launcher.prepare.reading import read
-from launcher.prepare.samples import Unusable, to_sample
+from launcher.prepare.samples import to_sample
 from launcher.prepare.sources import Source, Unit, units
+from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
 from trainer.shards import open_shard, read_manifest
 

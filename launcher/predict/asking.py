@@ -15,8 +15,9 @@ import pyarrow as pa
 from adapters.tokenizer import load_tokenizer
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import render, render_text
-from launcher.prepare.samples import Sample, Unusable
+from launcher.prepare.samples import Sample
 from launcher.prepare.sources import Unit
+from launcher.prepare.unusable import Unusable
 from launcher.questions import Question, Way, check_room, question_ids, to_question
 from recipes.recipe import Recipe
 

@@ -158,7 +158,7 @@ def _check_usable(wanted: Wanted, asked: Sequence[Asked]) -> dict[str, int]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in unusable.items())
         raise DataError(
             f"{wanted.file}: none of {rows} rows can be asked ({reasons or 'there are no rows'}). "
-            "Columns are named as data.messages_column, data.text_column and data.label_column say"
+            "Columns are named as data.columns says"
         )
     return dict(sorted(unusable.items()))
 

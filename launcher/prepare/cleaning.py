@@ -10,16 +10,30 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from launcher.prepare.unusable import Unusable
+from recipes.data import CleaningStep
+from recipes.data.steps import Characters
+
 _TAG = re.compile(r"<[^<>]*>")
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'，。！？；：、）】》]+", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 
 
-def clean(text: str, steps: Sequence[str]) -> str:
-    """The text after the recipe's cleaning steps, in their order."""
+def clean(text: str, steps: Sequence[CleaningStep]) -> str:
+    """The text after the recipe's cleaning steps, in their order. Raises `Unusable`."""
     for step in steps:
-        text = STEPS[step](text)
+        if isinstance(step, Characters):
+            _check_length(text, step)
+        else:
+            text = STEPS[step.name](text)
     return text
+
+
+def _check_length(text: str, bounds: Characters) -> None:
+    if len(text) < bounds.min:
+        raise Unusable("too few characters", str(len(text)))
+    if bounds.max is not None and len(text) > bounds.max:
+        raise Unusable("too many characters", str(len(text)))
 
 
 def segment_words(text: str) -> str:
@@ -70,4 +84,5 @@ STEPS: Mapping[str, Callable[[str], str]] = {
     "strip_control": _strip_control,
     "remove_punctuation": _remove_punctuation,
     "collapse_whitespace": _collapse_whitespace,
+    "segment": segment_words,
 }

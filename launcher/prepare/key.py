@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from adapters.base_files import tokenizer_files
 from launcher.prepare.sources import Source
 from recipes.files import sha256
 from recipes.recipe import Recipe
+from recipes.resolved import values
 
 PREPARE_VERSION = 1
 """Raised by hand when the same content would be prepared differently than before."""
@@ -35,7 +35,11 @@ def source_entries(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[str, Any]]) -> str:
     """The first 32 hex digits of a sha256 over everything that decides the shards."""
-    data = dataclasses.asdict(recipe.data)
+    data = {
+        path.removeprefix("data."): value
+        for path, value in values(recipe).items()
+        if path.startswith("data.")
+    }
     content = {
         "version": PREPARE_VERSION,
         "task": recipe.task,

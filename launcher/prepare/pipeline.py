@@ -167,7 +167,7 @@ def _select(
         np.concatenate(questions),
         np.concatenate(held_out),
         held_out_fraction=recipe.data.held_out_fraction,
-        deduplicate=recipe.data.deduplicate,
+        deduplicate=recipe.data.deduplicate != "none",
         labels_must_agree=recipe.task == "sequence_classification",
     )
     begin = 0
@@ -189,7 +189,7 @@ def _labels(recipe: Recipe, cleaned: Sequence[CleanReport]) -> list[str]:
     if recipe.data.labels:
         return list(recipe.data.labels)
     if len(found) == 1:
-        raise DataError(f"data.label_column: every row has the label {found[0]}")
+        raise DataError(f"data.columns.label: every row has the label {found[0]}")
     return found
 
 
@@ -257,8 +257,7 @@ def _check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
             f"data.train: none of {manifest['rows_read']} rows can be trained on "
             f"({reasons or 'there are no rows'}) in {files}"
         )
-    asked = bool(recipe.data.held_out) or recipe.data.held_out_fraction > 0
-    if asked and manifest["splits"]["held_out"]["rows"] == 0:
+    if recipe.data.holds_out and manifest["splits"]["held_out"]["rows"] == 0:
         what = "held_out" if recipe.data.held_out else "held_out_fraction"
         raise DataError(f"data.{what}: no usable row is held out ({reasons or 'too few rows'})")
 

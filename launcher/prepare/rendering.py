@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from launcher.prepare.samples import Sample, Unusable
+from launcher.prepare.samples import Sample
+from launcher.prepare.unusable import Unusable
 from trainer.shards import IGNORED
 
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from launcher.prepare.cleaning import clean, segment_words
+from launcher.prepare.cleaning import clean
+from launcher.prepare.unusable import Unusable
 from recipes.data import Data
 from recipes.recipe import Recipe
 
 _ROLES = ("system", "user", "assistant", "tool")
-
-
-class Unusable(Exception):
-    """A row that cannot become a sample; `reason` is what it is counted under."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +41,6 @@ class Sample:
             return _digest(json.dumps(self.text))
         return _digest(json.dumps(self.messages[:-1]))
 
-    def segmented(self) -> Sample:
-        """The same sample with spaces between Chinese words."""
-        if self.messages is None:
-            return replace(self, text=segment_words(self.text or ""))
-        messages = [{**m, "content": segment_words(m["content"])} for m in self.messages]
-        return replace(self, messages=messages)
-
-    def characters(self) -> int:
-        """Length of the text, or of the messages together."""
-        if self.messages is None:
-            return len(self.text or "")
-        return sum(len(message["content"]) for message in self.messages)
-
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -74,7 +53,7 @@ def to_sample(columns: Mapping[str, Any], recipe: Recipe) -> Sample:
     if kind == "messages":
         sample = Sample(messages=_messages(columns, data))
     else:
-        text = clean(text_of(columns, data.text_column), data.clean)
+        text = clean(text_of(columns, column("text", data)), data.clean)
         label = _label(columns, data) if kind == "text_label" else None
         if recipe.task == "causal_lm" and label is not None:
             sample = Sample(messages=as_chat(text, label, data.system))
@@ -82,15 +61,20 @@ def to_sample(columns: Mapping[str, Any], recipe: Recipe) -> Sample:
             sample = Sample(text=text, label=label)
     if recipe.task == "sequence_classification" and sample.label is None:
         raise Unusable("no label", f"columns: {', '.join(map(str, columns))}")
-    _check_length(sample, data)
-    return sample.segmented() if data.segment == "jieba" else sample
+    _check_length(sample)
+    return sample
+
+
+def column(name: str, data: Data) -> str:
+    """What the rows call a column."""
+    return data.columns.get(name, name)
 
 
 def _recognise(columns: Mapping[str, Any], data: Data) -> str:
-    if data.messages_column in columns:
+    if column("messages", data) in columns:
         return "messages"
-    if data.text_column in columns:
-        return "text_label" if data.label_column in columns else "text"
+    if column("text", data) in columns:
+        return "text_label" if column("label", data) in columns else "text"
     raise Unusable("no known column", f"columns: {', '.join(map(str, columns))}")
 
 
@@ -105,9 +89,9 @@ def text_of(columns: Mapping[str, Any], name: str) -> str:
 
 
 def _label(columns: Mapping[str, Any], data: Data) -> str:
-    value = columns.get(data.label_column)
+    value = columns.get(column("label", data))
     if value is None or not str(value).strip():
-        raise Unusable("no label", f"{data.label_column} is empty")
+        raise Unusable("no label", f"{column('label', data)} is empty")
     label = str(value).strip()
     if data.labels and label not in data.labels:
         raise Unusable("unknown label", label[:100])
@@ -123,9 +107,9 @@ def as_chat(text: str, answer: str | None, system: str | None) -> list[dict[str,
 
 def messages_of(columns: Mapping[str, Any], data: Data) -> list[dict[str, str]]:
     """The cleaned messages of a row, whoever has the last word. Raises `Unusable`."""
-    value = columns.get(data.messages_column)
+    value = columns.get(column("messages", data))
     if not isinstance(value, list) or not value:
-        raise Unusable("no messages", f"{data.messages_column} is {type(value).__name__}")
+        raise Unusable("no messages", f"{column('messages', data)} is {type(value).__name__}")
     return [_message(number, message, data) for number, message in enumerate(value)]
 
 
@@ -156,12 +140,7 @@ def _message(number: int, message: Any, data: Data) -> dict[str, str]:
     return {"role": role, "content": clean(content, data.clean)}
 
 
-def _check_length(sample: Sample, data: Data) -> None:
-    characters = sample.characters()
+def _check_length(sample: Sample) -> None:
     empty = sample.messages is not None and not sample.messages[-1]["content"].strip()
     if empty or (sample.messages is None and not (sample.text or "").strip()):
         raise Unusable("empty")
-    if characters < data.min_characters:
-        raise Unusable("too few characters", str(characters))
-    if data.max_characters is not None and characters > data.max_characters:
-        raise Unusable("too many characters", str(characters))

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
-from recipes.data import Data
+from recipes import data
 from recipes.errors import DataError
 
 SplitName = Literal["train", "held_out"]
@@ -26,6 +26,8 @@ class Source:
 
     path: Path
     split: SplitName
+    spec: data.Source
+    """The entry of the recipe that names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +42,19 @@ class Unit:
     end: int
 
 
-def find_sources(data: Data, cache: Path) -> list[Source]:
+def find_sources(rows: data.Data, cache: Path) -> list[Source]:
     """The files of a recipe in its order, those of a folder by name.
 
     Raises `DataError` for a path that is not there, holds no file of a known kind, or is empty.
     """
     found: list[Source] = []
     for key, split, names in (
-        ("train", "train", data.train),
-        ("held_out", "held_out", data.held_out),
+        ("train", "train", rows.train),
+        ("held_out", "held_out", rows.held_out),
     ):
-        for name in names:
-            files = files_of(name, cache, f"data.{key}")
-            found += [Source(path=file, split=split) for file in files]  # type: ignore[arg-type]
+        for spec in names:
+            files = files_of(spec.path, cache, f"data.{key}")
+            found += [Source(path=file, split=split, spec=spec) for file in files]  # type: ignore[arg-type]
     return found
 
 

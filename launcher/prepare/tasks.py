@@ -23,8 +23,9 @@ from launcher.prepare import selection
 from launcher.prepare.packing import pack
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import Rendered, fit, render, render_text, token_ids
-from launcher.prepare.samples import Sample, Unusable, to_sample
+from launcher.prepare.samples import Sample, to_sample
 from launcher.prepare.sources import Unit
+from launcher.prepare.unusable import Unusable
 from recipes.errors import ShoalError, StorageError
 from recipes.recipe import Recipe
 from trainer.shards import write_shard

@@ -12,7 +12,7 @@ from cluster.job import Submission, Sweep
 from cluster.slurm.script import cpus_per_node, doctor_script, script, sweep_script
 from recipes.base import Base
 from recipes.cluster import Cluster
-from recipes.data import Data
+from recipes.data import Data, Source
 from recipes.recipe import Recipe
 from recipes.slurm import Slurm
 
@@ -20,7 +20,7 @@ RUN = Path("/shared/my runs/tiny")
 RECIPE = Recipe(
     name="tiny",
     base=Base(source="/base"),
-    data=Data(train=["/data.jsonl"]),
+    data=Data(train=[Source(path="/data.jsonl")]),
     cluster=Cluster(kind="slurm", workers=[4], cpus_per_worker=2),
     slurm=Slurm(
         nodes=2,

@@ -8,6 +8,7 @@ import pytest
 
 from recipes import resolved, schema, shipped
 from recipes.adapter import Ia3, Oft
+from recipes.data import Source
 from recipes.errors import RecipeError
 from recipes.load import load, load_text
 
@@ -49,7 +50,7 @@ def test_overrides_come_last_and_may_hold_equals_signs(recipe_file: Path):
     )
     assert loaded.recipe.train.steps == 7
     assert loaded.recipe.data.system == "answer a=b"
-    assert [Path(name).name for name in loaded.recipe.data.train] == ["a.jsonl", "b.jsonl"]
+    assert [Path(source.path).name for source in loaded.recipe.data.train] == ["a.jsonl", "b.jsonl"]
     assert loaded.origins["train.steps"] == "command line"
 
 
@@ -101,9 +102,7 @@ def test_all_problems_are_told_at_once(recipe_file: Path):
         "train.stps: is no key of train. Did you mean 'steps'?",
         "base = 3: is a section, not a value",
         "learning_rate: is no key of a recipe. Did you mean 'train.learning_rate'?",
-        "data.clean = ['strip_htm']: has a wrong type; allowed: a list, each one of "
-        "normalize_unicode, strip_html, strip_urls, strip_control, remove_punctuation, "
-        "collapse_whitespace",
+        "data.clean[0] = 'strip_htm': is no step. Did you mean 'strip_html'?",
         "data.packing = 'maybe': has a wrong type; allowed: true or false",
         "adapter.kind = 'lara': is no kind; allowed: one of lora, adalora, loha, lokr, ia3, "
         "oft, boft, vera, ln_tuning, unfreeze, full, prompt_tuning, p_tuning, prefix_tuning, peft. "
@@ -124,7 +123,7 @@ def test_all_problems_are_told_at_once(recipe_file: Path):
         ("train.learning_rate=0", "is too small; allowed: > 0"),
         ("train.learning_rate=null", "train.learning_rate: must not be null"),
         ("data.held_out_fraction=1.5", "is not a share; allowed: 0 ≤ value < 1"),
-        ("data.max_characters=0", "is below data.min_characters = 1"),
+        ("data.clean=[{characters: {max: 0}}]", "data.clean[0].max = 0: is below min = 1"),
         ("data.train=[]", "names no file"),
         ("adapter.targets=[all-linear, q_proj]", "all-linear stands alone"),
         ("adapter.dropout=1", "is not a share"),
@@ -207,8 +206,11 @@ def test_relative_paths_start_at_the_recipe_or_the_working_directory(
     monkeypatch.chdir(elsewhere)
     recipe = load(file, ["data.held_out=test.jsonl"]).recipe
     assert recipe.base.source == str(folder / "org" / "local")
-    assert recipe.data.train == [str(tmp_path / "rows.jsonl"), "sample:movies/a.jsonl"]
-    assert recipe.data.held_out == [str(elsewhere / "test.jsonl")]
+    assert [source.path for source in recipe.data.train] == [
+        str(tmp_path / "rows.jsonl"),
+        "sample:movies/a.jsonl",
+    ]
+    assert recipe.data.held_out == [Source(path=str(elsewhere / "test.jsonl"))]
     assert recipe.storage.path == str(elsewhere / "runs")
 
 
@@ -219,7 +221,7 @@ def test_interpolation(recipe_file: Path, monkeypatch: pytest.MonkeyPatch):
         ["train.warmup_steps=${train.steps}", "data.train=${oc.env:SHOAL_TEST_ROWS}"],
     ).recipe
     assert recipe.train.warmup_steps == 5
-    assert recipe.data.train == ["/data/rows.jsonl"]
+    assert recipe.data.train == [Source(path="/data/rows.jsonl")]
 
 
 @pytest.mark.parametrize("name", [*shipped.names(), "starter"])

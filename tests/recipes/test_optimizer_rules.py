@@ -8,7 +8,7 @@ import pytest
 
 from recipes import resolved
 from recipes.base import Base
-from recipes.data import Data
+from recipes.data import Data, Source
 from recipes.recipe import Recipe, all_problems
 from recipes.train import Train
 from recipes.zero import Zero
@@ -18,7 +18,7 @@ def recipe(train: dict | None = None, **zero: object) -> Recipe:
     return Recipe(
         name="mine",
         base=Base(source="org/model"),
-        data=Data(train=["rows.jsonl"]),
+        data=Data(train=[Source(path="rows.jsonl")]),
         train=Train(steps=5, **(train or {})),
         zero=Zero(**zero),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from recipes.adapter import Lora
 from recipes.base import Base
 from recipes.checkpoint import Checkpoint
-from recipes.data import Data
+from recipes.data import Data, Source
 from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
 from recipes.train import Train
@@ -23,7 +23,7 @@ def recipe(**changes: Any) -> Recipe:
         name="tiny",
         seed=1,
         base=Base(source="/tiny", dtype="float32"),
-        data=Data(train=["/tiny.jsonl"]),
+        data=Data(train=[Source(path="/tiny.jsonl")]),
         adapter=Lora(r=4, alpha=8, targets=["q_proj", "v_proj", "up_proj"]),
         train=Train(
             steps=6,

@@ -256,7 +256,7 @@ def test_columns_and_files_as_the_recipe_names_them(runs: Path, tmp_path: Path):
     folder.mkdir()
     (folder / "a.csv").write_text("review,stars\nw1 w2,5\nw3,\n")
     write(folder / "b.jsonl", [{"review": "w1 w2"}, {"review": " "}])
-    changes = ["data.text_column=review", "data.label_column=stars", "data.format=text_label"]
+    changes = ["data.columns={text: review, label: stars}", "data.format=text_label"]
     made = lines_in(ask_here(runs / "chats", folder, tmp_path, [*changes, "data.system=w9"]))
     assert [(Path(line["file"]).name, line["row"]) for line in made] == [
         ("a.csv", 1), ("a.csv", 2), ("b.jsonl", 1), ("b.jsonl", 2),

@@ -9,13 +9,16 @@ import jieba
 import pytest
 
 from launcher.prepare.cleaning import clean, segment_words
-from launcher.prepare.samples import Sample, Unusable, to_sample
+from launcher.prepare.samples import Sample, to_sample
+from launcher.prepare.unusable import Unusable
 from recipes.base import Base
-from recipes.data import Data
+from recipes.data import Data, Source, steps
 from recipes.recipe import Recipe
 from recipes.train import Train
 
-PLAIN = Recipe(name="r", base=Base(source="b"), data=Data(train=["a.jsonl"]), train=Train(steps=1))
+PLAIN = Recipe(
+    name="r", base=Base(source="b"), data=Data(train=[Source(path="a.jsonl")]), train=Train(steps=1)
+)
 
 
 def recipe(task: str = "causal_lm", **data: Any) -> Recipe:
@@ -24,7 +27,7 @@ def recipe(task: str = "causal_lm", **data: Any) -> Recipe:
 
 def test_the_reference_sentence_is_exactly_what_jieba_gives():
     text = "人工智能正在改变世界！我们需要更多数据来训练模型。"
-    sample = to_sample({"text": text}, recipe(clean=["remove_punctuation"], segment="jieba"))
+    sample = to_sample({"text": text}, recipe(clean=[steps.RemovePunctuation(), steps.Segment()]))
     bare = text.replace("！", "").replace("。", "")
     assert sample.text == " ".join(jieba.lcut(bare))
     assert sample.text == "人工智能 正在 改变 世界 我们 需要 更 多 数据 来 训练 模型"
@@ -48,12 +51,12 @@ def test_segmenting_loses_nothing_but_spaces():
     ],
 )
 def test_steps(step: str, text: str, cleaned: str):
-    assert clean(text, [step]) == cleaned
+    assert clean(text, [steps.STEPS[step]()]) == cleaned
 
 
 def test_steps_are_taken_in_order():
-    assert clean("＜b＞x", ["normalize_unicode", "strip_html"]) == "x"
-    assert clean("＜b＞x", ["strip_html", "normalize_unicode"]) == "<b>x"
+    assert clean("＜b＞x", [steps.NormalizeUnicode(), steps.StripHtml()]) == "x"
+    assert clean("＜b＞x", [steps.StripHtml(), steps.NormalizeUnicode()]) == "<b>x"
 
 
 def test_what_rows_become():
@@ -64,7 +67,7 @@ def test_what_rows_become():
     assert to_sample(asked, recipe("sequence_classification")) == Sample(text="a", label="b")
     assert to_sample({"text": "a", "label": 1}, recipe("sequence_classification")).label == "1"
     assert to_sample({"text": "a"}, recipe()) == Sample(text="a")
-    assert to_sample({"body": "a"}, recipe(text_column="body")) == Sample(text="a")
+    assert to_sample({"body": "a"}, recipe(columns={"text": "body"})) == Sample(text="a")
     system = [{"role": "system", "content": "s"}, *chat]
     assert to_sample({"messages": chat}, recipe(system="s")) == Sample(messages=system)
     assert to_sample({"messages": system}, recipe(system="other")) == Sample(messages=system)
@@ -95,7 +98,7 @@ def test_rows_that_cannot_be_used(columns: dict[str, Any], reason: str):
 
 
 def test_lengths_are_those_before_segmenting():
-    limits = {"segment": "jieba", "min_characters": 4, "max_characters": 6}
+    limits = {"clean": [steps.Characters(min=4, max=6), steps.Segment()]}
     assert to_sample({"text": "人工智能世界"}, recipe(**limits)).text == "人工智能 世界"
     for text, reason in [
         ("人工智", "too few characters"),

@@ -12,8 +12,9 @@ import pytest
 from adapters.tokenizer import has_chat_template, load_tokenizer
 from launcher.prepare.packing import pack
 from launcher.prepare.rendering import Rendered, fit, render, render_chat
-from launcher.prepare.samples import Sample, Unusable
+from launcher.prepare.samples import Sample
 from launcher.prepare.selection import select
+from launcher.prepare.unusable import Unusable
 from trainer.shards import IGNORED
 
 

@@ -16,7 +16,7 @@ import pytest
 from launcher.prepare import Prepared, prepare
 from launcher.prepare import tasks as prepare_tasks
 from recipes.base import Base
-from recipes.data import Data
+from recipes.data import Data, Source
 from recipes.errors import DataError, StorageError
 from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
@@ -39,8 +39,9 @@ def asked(number: int, answer: str = "w1") -> dict[str, Any]:
 def recipe(train: list[str] | str, **changes: Any) -> Recipe:
     data = {"sequence_length": 64} | changes.pop("data", {})
     names = [train] if isinstance(train, str) else train
+    sources = [Source(path=name) for name in names]
     plain = Recipe(
-        name="r", base=Base(source="b"), data=Data(train=names, **data), train=Train(steps=1)
+        name="r", base=Base(source="b"), data=Data(train=sources, **data), train=Train(steps=1)
     )
     return dataclasses.replace(plain, **changes)
 

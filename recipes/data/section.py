@@ -1,0 +1,157 @@
+"""The rows to train on, and how they become sequences of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recipes.data.shapes import Shape
+from recipes.data.source import Source
+from recipes.data.steps import CleaningStep
+from recipes.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    train: list[Source]
+    """Rows to train on, in this order: paths, or sources with a name, a weight, a limit."""
+
+    held_out: list[Source] = field(default_factory=list)
+    """Rows kept for evaluation, in the same way."""
+
+    held_out_fraction: float = 0.0
+    """Share of the training rows kept for evaluation, chosen by the hash of their text."""
+
+    held_out_column: str | None = None
+    """Column that says whether a training row is kept for evaluation."""
+
+    held_out_values: list[str] = field(default_factory=lambda: ["held_out", "validation", "test"])
+    """Values of held_out_column that keep a row for evaluation."""
+
+    mix: Literal["repeat", "cut"] = "repeat"
+    """How weights are met: `repeat` samples of small sources, or `cut` large ones; exact counts."""
+
+    format: Shape = "auto"
+    """Shape of the rows; `auto` looks at their columns."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of the rows' columns by the names shoal knows, such as `{text: review}`."""
+
+    labels: list[str] = field(default_factory=list)
+    """Labels of a classification in the order of their ids; empty takes the rows' own, sorted."""
+
+    system: str | None = None
+    """System message for chats that have none."""
+
+    prompt: list[str] = field(default_factory=list)
+    """What the user says, with `{column}` for a row's values; of several one is taken by hash."""
+
+    answer: str | None = None
+    """What the model answers, with `{column}` for a row's values."""
+
+    chat_template: str | None = None
+    """File with a chat template (Jinja) to use instead of the tokenizer's own."""
+
+    clean: list[CleaningStep] = field(default_factory=list)
+    """Cleaning of every text, step by step in this order."""
+
+    deduplicate: Literal["none", "exact", "near"] = "exact"
+    """Keep the first of rows that are equal after cleaning, or nearly so; evaluation goes first."""
+
+    near_similarity: float = 0.8
+    """Share of word n-grams in common (Jaccard) from which two texts count as near."""
+
+    near_words: int = 3
+    """Words in an n-gram; jieba's for Chinese."""
+
+    near_permutations: int = 128
+    """Hash functions of MinHash; more find the similarity more exactly and take longer."""
+
+    sequence_length: int = 1024
+    """Longest sequence the model is given (tokens); packed sequences are filled up to it."""
+
+    too_long: Literal["set_aside", "truncate", "truncate_left", "split"] = "set_aside"
+    """A sample above sequence_length: set aside, cut at its end or beginning, or split at turns."""
+
+    packing: bool = False
+    """Put several samples into one sequence, attention kept inside each; not for classification."""
+
+    group_by_length: bool = True
+    """Without packing: batches of samples of similar length, in random order."""
+
+    max_failed: float = 0.1
+    """Share of rows that may fail to be read before preparing stops with the reasons."""
+
+    unit_mb: int = 32
+    """Size of the piece of a source that one preparing task reads (MiB)."""
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.train:
+            yield Problem(path="data.train", value=[], message="names no file")
+        for name in ("train", "held_out", "clean"):
+            for number, item in enumerate(getattr(self, name)):
+                yield from item.problems(f"data.{name}[{number}]")
+        yield from self._held_out_problems()
+        yield from self._share_problems()
+        yield from self._size_problems()
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if twice:
+            yield Problem(path="data.labels", value=twice, message="are named more than once")
+
+    def _held_out_problems(self) -> Iterator[Problem]:
+        ways = {
+            "held_out": [source.plain() for source in self.held_out],
+            "held_out_fraction": self.held_out_fraction,
+            "held_out_column": self.held_out_column,
+        }
+        given = [name for name, value in ways.items() if value]
+        if len(given) > 1:
+            yield Problem(
+                path=f"data.{given[1]}",
+                value=ways[given[1]],
+                message=f"data.{given[0]} already says which rows are held out",
+                hint="Give one of the two",
+            )
+
+    def _share_problems(self) -> Iterator[Problem]:
+        if not 0.0 <= self.held_out_fraction < 1.0:
+            yield Problem(
+                path="data.held_out_fraction",
+                value=self.held_out_fraction,
+                message="is not a share",
+                allowed="0 ≤ value < 1",
+            )
+        if not 0.0 < self.near_similarity <= 1.0:
+            yield Problem(
+                path="data.near_similarity",
+                value=self.near_similarity,
+                message="is not a share",
+                allowed="0 < value ≤ 1",
+            )
+        if not 0.0 <= self.max_failed <= 1.0:
+            yield Problem(
+                path="data.max_failed",
+                value=self.max_failed,
+                message="is not a share",
+                allowed="0 ≤ value ≤ 1",
+            )
+
+    def _size_problems(self) -> Iterator[Problem]:
+        leasts = (
+            ("sequence_length", 2),
+            ("unit_mb", 1),
+            ("near_words", 1),
+            ("near_permutations", 16),
+        )
+        for name, least in leasts:
+            value = getattr(self, name)
+            if value < least:
+                yield Problem(
+                    path=f"data.{name}", value=value, message="is too small", allowed=f"≥ {least}"
+                )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any row is to be kept for evaluation."""
+        return bool(self.held_out or self.held_out_fraction or self.held_out_column)
