@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 
 from launcher.prepare.key import prepared_key, source_entries
 from launcher.prepare.reading import read
+from launcher.prepare.reading.tables import open_parquet
 from launcher.prepare.samples import to_sample
-from launcher.prepare.sources import Source, Unit, units
+from launcher.prepare.sources import Source, Unit
+from launcher.prepare.units import units
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
 from trainer.shards import open_shard, read_manifest
@@ -64,22 +66,21 @@ def find_prepared(
     """
     for manifest_file in sorted((cache / "prepared").glob("*/manifest.json")):
         manifest = read_manifest(manifest_file.parent)
-        if not _is_made_from(manifest, manifest_file, sources):
+        if not _is_made_from(manifest, sources):
             continue
         key = prepared_key(recipe, base_folder, manifest["sources"])
         if key == manifest_file.parent.name:
             return manifest_file.parent
-    if sum(source.path.stat().st_size for source in sources) > _HASHED_BYTES:
+    if sum(source.bytes for source in sources) > _HASHED_BYTES:
         return None
     folder = cache / "prepared" / prepared_key(recipe, base_folder, source_entries(sources))
     return folder if (folder / "manifest.json").is_file() else None
 
 
-def _is_made_from(manifest: Mapping[str, Any], file: Path, sources: Sequence[Source]) -> bool:
-    made = file.stat().st_mtime
-    now = [(str(source.path), source.split, source.path.stat().st_size) for source in sources]
-    then = [(entry["path"], entry["split"], entry["bytes"]) for entry in manifest["sources"]]
-    return now == then and all(source.path.stat().st_mtime < made for source in sources)
+def _is_made_from(manifest: Mapping[str, Any], sources: Sequence[Source]) -> bool:
+    now = [(source.address, source.split, source.stamp) for source in sources]
+    then = [(entry["path"], entry["split"], entry.get("stamp")) for entry in manifest["sources"]]
+    return now == then
 
 
 def count_rows(folder: Path) -> Rows:
@@ -162,7 +163,10 @@ def _as_rows(recipe: Recipe, samples: Numbers) -> dict[str, Numbers]:
 
 def _estimate(recipe: Recipe, source: Source) -> Numbers:
     """Estimated tokens of each sample of a file: those of its beginning, over and over."""
-    first = units([source], _LOOKED_AT_BYTES)[0]
+    parts = units([source], _LOOKED_AT_BYTES)
+    if not parts:
+        return np.zeros(0, np.int64)
+    first = parts[0]
     seen = _sample_tokens(recipe, first)
     if not seen:
         return np.zeros(0, np.int64)
@@ -172,14 +176,12 @@ def _estimate(recipe: Recipe, source: Source) -> Numbers:
 
 def _times(source: Source, first: Unit) -> float:
     """How many times a file is as large as its first unit."""
-    if source.path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        metadata = pq.read_metadata(source.path)
-        rows = sum(metadata.row_group(group).num_rows for group in range(first.begin, first.end))
-        return float(metadata.num_rows / max(1, rows))
-    size = source.path.stat().st_size
-    return size / first.end if first.end else 1.0
+    if source.kind == "parquet" and first.end:
+        with open_parquet(source) as file:
+            groups = file.metadata
+            rows = sum(groups.row_group(group).num_rows for group in range(first.begin, first.end))
+            return float(groups.num_rows / max(1, rows))
+    return source.bytes / first.end if first.end else 1.0
 
 
 def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:

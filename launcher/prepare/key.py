@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
-from launcher.prepare.sources import Source
+from launcher.prepare.sources import Source, sha256_of
 from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
@@ -21,13 +21,16 @@ _NOT_CONTENT = ("train", "held_out")
 
 
 def source_entries(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """What the manifest keeps of each source: path, split, bytes, sha256."""
+    """What the manifest keeps of each source: path, split, kind, bytes, stamp, sha256."""
     return [
         {
-            "path": str(source.path),
+            "path": source.address,
             "split": source.split,
-            "bytes": source.path.stat().st_size,
-            "sha256": sha256(source.path),
+            "kind": source.kind,
+            "compression": source.compression,
+            "bytes": source.bytes,
+            "stamp": source.stamp,
+            "sha256": sha256_of(source),
         }
         for source in sources
     ]
@@ -47,7 +50,8 @@ def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
         "sources": [
-            [entry["split"], Path(entry["path"]).suffix, entry["sha256"]] for entry in entries
+            [entry["split"], entry["kind"], entry["compression"], entry["sha256"]]
+            for entry in entries
         ],
     }
     if recipe.base.new_tokens:

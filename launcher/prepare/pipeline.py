@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from adapters.tokenizer import has_chat_template
 from launcher.prepare.key import PREPARE_VERSION, prepared_key, source_entries
 from launcher.prepare.selection import select
-from launcher.prepare.sources import Source, Unit, find_sources, units
+from launcher.prepare.sources import Source, Unit, find_sources
 from launcher.prepare.tasks import (
     PROMPTS_KEPT,
     CleanReport,
@@ -29,6 +29,7 @@ from launcher.prepare.tasks import (
     tokenize_unit,
     verdict_file,
 )
+from launcher.prepare.units import units
 from recipes.errors import DataError, StorageError
 from recipes.files import whole_folder
 from recipes.recipe import Recipe
@@ -197,14 +198,14 @@ def _rejected(
     parts: Sequence[Unit], cleaned: Sequence[CleanReport], tokenized: Sequence[TokenizeReport]
 ) -> Iterator[dict[str, Any]]:
     """Every row that was set aside, with its file and its number in it, counted from 1."""
-    lines_before: Counter[Path] = Counter()
+    lines_before: Counter[str] = Counter()
     for unit, first, second in zip(parts, cleaned, tokenized, strict=True):
-        path = unit.source.path
+        path = unit.source.address
         together = sorted([*first.rejected, *second.rejected], key=lambda row: row["number"])
         for row in together:
             yield {
                 "reason": row["reason"],
-                "file": str(path),
+                "file": path,
                 "row": lines_before[path] + row["number"] + 1,
                 "detail": row["detail"],
                 "text": row["text"],

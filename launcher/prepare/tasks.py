@@ -80,9 +80,10 @@ def clean_unit(unit: Unit, context: Context) -> CleanReport:
     kept: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     labels: set[str] = set()
-    rows = lines = 0
-    for raw in read(unit):
-        rows, lines = rows + 1, raw.number + 1
+    rows = 0
+    found = read(unit)
+    for raw in found:
+        rows += 1
         try:
             sample = _sample(raw, context.recipe)
         except Unusable as error:
@@ -109,7 +110,7 @@ def clean_unit(unit: Unit, context: Context) -> CleanReport:
         unit=unit.number,
         rows=rows,
         samples=len(kept),
-        lines=lines,
+        lines=found.lines,
         labels=sorted(labels),
         rejected=rejected,
     )
