@@ -26,7 +26,8 @@ from recipes.load import load
 from recipes.recipe import Recipe
 from trainer.batch import Batch, collate
 from trainer.order import Order
-from trainer.shards import IGNORED, open_split
+from trainer.shards import IGNORED
+from trainer.split import open_split
 
 
 def main(run_dir: Path, result: str, all_logits: bool) -> None:

@@ -77,7 +77,7 @@ def _record_s(trained: Trained) -> float:
     from trainer.loop import StepResult
     from trainer.order import Order
     from trainer.record import Record
-    from trainer.shards import open_split
+    from trainer.split import open_split
 
     recipe = load(trained.folder / "recipe.yaml").recipe
     split = open_split(prepared_of(trained.folder), "train")

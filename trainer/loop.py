@@ -17,7 +17,7 @@ from trainer.loss import training_loss
 from trainer.order import Order
 from trainer.pulse import Pulse
 from trainer.schedule import learning_rate
-from trainer.shards import Split
+from trainer.split import Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

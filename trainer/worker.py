@@ -40,8 +40,9 @@ from trainer.pulse import Pulse
 from trainer.record import Record
 from trainer.reporter import Reporter, SilentReporter
 from trainer.saver import Saver
-from trainer.shards import Split, open_split, read_manifest, training_digest
+from trainer.shards import read_manifest, training_digest
 from trainer.spikes import LossWatch
+from trainer.split import Split, open_split
 
 _PROOF_TOKENS = 32
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from launcher.prepare.key import prepared_key, source_entries
 from launcher.prepare.reading import read
@@ -18,7 +17,8 @@ from launcher.prepare.samples import to_sample
 from launcher.prepare.sources import Source, Unit, units
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
-from trainer.shards import open_shard, read_manifest
+from trainer.shards import read_manifest
+from trainer.split import open_split
 
 # Sources up to this size are hashed to find their prepared data, in about a tenth of a second.
 _HASHED_BYTES = 64 * 2**20
@@ -85,30 +85,16 @@ def _is_made_from(manifest: Mapping[str, Any], file: Path, sources: Sequence[Sou
 def count_rows(folder: Path) -> Rows:
     """The rows of a prepared folder, exactly. Reads lengths, no tokens."""
     manifest = read_manifest(folder)
-    train = [_lengths(folder / "train", shard) for shard in _shards(manifest, "train")]
-    held_out = [_lengths(folder / "held_out", shard) for shard in _shards(manifest, "held_out")]
+    train, held_out = open_split(folder, "train"), open_split(folder, "held_out")
     return Rows(
-        tokens=_joined([part[0] for part in train]),
-        samples=_joined([part[1] for part in train]),
-        supervised=_joined([part[2] for part in train]),
+        tokens=train.tokens.astype(np.int64),
+        samples=train.samples_per_row,
+        supervised=train.supervised.astype(np.int64),
         held_out=int(manifest["splits"]["held_out"]["samples"]),
-        held_out_tokens=_joined([part[0] for part in held_out]),
-        held_out_supervised=_joined([part[2] for part in held_out]),
+        held_out_tokens=held_out.tokens.astype(np.int64),
+        held_out_supervised=held_out.supervised.astype(np.int64),
         labels=tuple(manifest["labels"]),
         prepared=folder,
-    )
-
-
-def _shards(manifest: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
-    return list(manifest["splits"][split]["shards"])
-
-
-def _lengths(folder: Path, shard: Mapping[str, Any]) -> tuple[Numbers, Numbers, Numbers]:
-    table = open_shard(folder / shard["file"])
-    return (
-        pc.list_value_length(table.column("input_ids")).to_numpy().astype(np.int64),
-        pc.list_value_length(table.column("samples")).to_numpy().astype(np.int64),
-        table.column("supervised").to_numpy().astype(np.int64),
     )
 
 

@@ -14,7 +14,7 @@ from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Raised by hand when the same content would be prepared differently than before."""
 
 _NOT_CONTENT = ("train", "held_out")

@@ -33,6 +33,7 @@ from recipes.errors import DataError, StorageError
 from recipes.files import whole_folder
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
+from trainer.split import write_index
 
 Progress = Callable[[str, int, int], None]
 """Name of the phase, units done, units in all."""
@@ -115,6 +116,9 @@ def _make(
         _write_lines(aside / "rejected.jsonl", rejected)
         prompts = [prompt for report in tokenized for prompt in report.prompts]
         _write_lines(aside / "prompts.jsonl", prompts[:PROMPTS_KEPT])
+        for name in _SPLITS:
+            split = manifest["splits"][name]
+            split["index"] = write_index(aside / name, split["shards"])
         shutil.rmtree(aside / "work")
         (aside / _MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2), encoding="utf-8"

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from recipes.recipe import Recipe
 from recipes.train import Train
 from trainer.order import Order
-from trainer.shards import open_split
+from trainer.split import open_split
 
 
 def plain_losses(recipe: Recipe, base: Path, prepared: Path, steps: int) -> list[float]:

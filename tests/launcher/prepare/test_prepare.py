@@ -21,7 +21,7 @@ from recipes.errors import DataError, StorageError
 from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
 from recipes.train import Train
-from trainer.shards import open_split
+from trainer.split import open_split
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
