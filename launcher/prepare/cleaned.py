@@ -20,7 +20,7 @@ import pyarrow as pa
 from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
-from launcher.prepare.samples import Sample, to_sample
+from launcher.prepare.samples import to_sample
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
@@ -42,7 +42,7 @@ _BATCH = 1024
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 200
 # More than a classification has; a column of free text would fill the memory of the driver.
-_MOST_LABELS = 10_000
+MOST_LABELS = 10_000
 
 
 @dataclass(slots=True)
@@ -81,9 +81,10 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         "lines": seen.lines,
         "samples": len(records),
         "text_bytes": seen.text_bytes,
-        "labels": sorted(seen.labels)[:_MOST_LABELS],
+        "labels": sorted(seen.labels)[:MOST_LABELS],
         "failed": dict(seen.failed),
         "dropped": dict(seen.dropped),
+        "changed": {},
         "examples": seen.examples,
         "files": context.named(samples, keys, rejected),
     }
@@ -115,7 +116,7 @@ def _samples(
         except Unusable as error:
             _set_aside(raw, error, seen, rejected)
             continue
-        if sample.label is not None and len(seen.labels) <= _MOST_LABELS:
+        if sample.label is not None and len(seen.labels) <= MOST_LABELS:
             seen.labels.add(sample.label)
         seen.keys.append((sample.question_digest(), sample.digest(), len(seen.keys), held_out))
         text = sample.to_json()

@@ -6,6 +6,7 @@ verdict for each sample that is not simply trained on, in the order of the units
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +102,11 @@ def codes_of(
     return codes
 
 
-def num_told(context: Context, folder: str, num_units: int) -> npt.NDArray[np.int64]:
-    """Verdicts of each unit, (num_units,)."""
-    files = sorted((context.work / folder).glob("*.verdicts"))
-    return np.sum([counts(file) for file in files], axis=0, dtype=np.int64) + np.zeros(
-        num_units, np.int64
-    )
+def num_trained(context: Context, num_samples: Sequence[int], near: Path) -> list[int]:
+    """Samples of each unit that are trained on, of units with so many samples. `near` holds the
+    verdicts on near duplicates among them, if those were looked for."""
+    left = np.array(num_samples, np.int64)
+    for file in [*(context.work / FOLDER).glob("*.verdicts"), near]:
+        if file.is_file():
+            left -= counts(file)
+    return left.tolist()

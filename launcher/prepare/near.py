@@ -7,9 +7,10 @@ all, on the driver, which holds about 34 bytes for each pair found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +138,10 @@ def _groups(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         yield int(bounds[first]), int(bounds[first + 1])
 
 
-def decide(pairs: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int8]]:
-    """The samples to set aside, and their verdicts, from all pairs of `PAIR`.
+def decide(
+    pairs: npt.NDArray[np.void],
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+    """The samples to set aside, their verdicts, and whether they were held out, from all pairs.
 
     Of samples that are near, or near by way of others, the first stays: of those held out, if
     there are any, else of the others.
@@ -151,7 +154,7 @@ def decide(pairs: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDA
     samples, first, place = np.unique(both, return_index=True, return_inverse=True)
     held = both_held[first]
     if not len(samples):
-        return samples, np.zeros(0, np.int8)
+        return samples, np.zeros(0, np.int8), held
     left, right = place[: len(pairs)], place[len(pairs) :]
     shape = (len(samples), len(samples))
     _, group = connected_components(
@@ -169,17 +172,24 @@ def decide(pairs: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDA
     ).astype(np.int8)
     aside = np.ones(len(samples), np.bool_)
     aside[stays] = False
-    return samples[aside], codes[aside]
+    return samples[aside], codes[aside], held[aside]
 
 
 def leave_verdicts(context: Context, num_ranges: int, num_units: int) -> None:
     """Decide for all pairs that were found, and leave the verdicts."""
-    files: Sequence[object] = [context.file(JOINED, n, ".npy") for n in range(num_ranges)]
-    samples, codes = decide(np.unique(np.concatenate([np.load(str(file)) for file in files])))
-    judged.write_verdicts(
-        context.file(FOLDER, 0, ".verdicts"),
-        (samples >> np.uint64(32)).astype(np.int64),
-        (samples & np.uint64(0xFFFFFFFF)).astype(np.uint32),
-        codes,
-        num_units=num_units,
-    )
+    files = [context.file(JOINED, number, ".npy") for number in range(num_ranges)]
+    found = decide(np.unique(np.concatenate([np.load(file) for file in files])))
+    for number, of_split in enumerate((~found[2], found[2])):
+        samples, codes = found[0][of_split], found[1][of_split]
+        judged.write_verdicts(
+            context.file(FOLDER, number, ".verdicts"),
+            (samples >> np.uint64(32)).astype(np.int64),
+            (samples & np.uint64(0xFFFFFFFF)).astype(np.uint32),
+            codes,
+            num_units=num_units,
+        )
+
+
+def trained_verdicts(context: Context) -> Path:
+    """The verdicts on samples that would be trained on."""
+    return context.file(FOLDER, 0, ".verdicts")

@@ -31,6 +31,12 @@ class Sample:
     def from_json(cls, text: str) -> Sample:
         return cls(**json.loads(text))
 
+    def said(self) -> str:
+        """All that it says, for near duplicates."""
+        if self.messages is None:
+            return self.text or ""
+        return "\n".join(message["content"] for message in self.messages)
+
     def digest(self) -> bytes:
         """16 bytes that equal samples share."""
         return _digest(self.to_json())
