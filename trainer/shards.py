@@ -184,8 +184,8 @@ def training_digest(manifest: Mapping[str, Any]) -> str:
 def write_shard(file: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Write rows as one shard; its entry for the manifest.
 
-    For what a row is see `record_batch`. Memory is that of about a million tokens, however many rows
-    there are.
+    For what a row is see `record_batch`. Memory is that of about a million tokens, however many
+    rows there are.
     """
     return write_batches(file, map(record_batch, _batches(rows)))
 

@@ -52,7 +52,5 @@ class Failures:
         for reason, count in self.reasons.most_common(_REASONS_SHOWN):
             lines.append(f"  {count:,} {reason}")
             lines += [f"    {example}" for example in self.examples.get(reason, [])]
-        lines.append(
-            "Mend the files, say what their columns mean (data.columns), or raise the share"
-        )
+        lines.append("Mend the files, name their columns in data.columns, or raise the share")
         raise DataError("\n".join(lines))

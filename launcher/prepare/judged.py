@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def ranges(num_records: int, num_units: int, per_task: int = _SAMPLES_PER_TASK) 
     edges = [PREFIXES * number // count for number in range(count + 1)]
     return [
         Range(number=number, begin=begin, end=end, num_units=num_units)
-        for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False))
+        for number, (begin, end) in enumerate(pairwise(edges))
     ]
 
 
@@ -109,4 +110,4 @@ def num_trained(context: Context, num_samples: Sequence[int], near: Path) -> lis
     for file in [*(context.work / FOLDER).glob("*.verdicts"), near]:
         if file.is_file():
             left -= counts(file)
-    return left.tolist()
+    return [int(count) for count in left]

@@ -58,4 +58,5 @@ def counts(file: Path) -> npt.NDArray[np.int64]:
     with file.open("rb") as stream:
         num_keys = int(np.frombuffer(stream.read(8), _NUMBER)[0])
         offsets = np.frombuffer(stream.read(8 * (num_keys + 1)), _NUMBER)
-    return np.diff(offsets.astype(np.int64))
+    found: npt.NDArray[np.int64] = offsets[1:].astype(np.int64) - offsets[:-1].astype(np.int64)
+    return found
