@@ -8,8 +8,8 @@ Imports no torch, as a login node must be able to look at what is prepared.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
@@ -24,6 +24,8 @@ from trainer.shards import HashedFile, Numbers, Row, Shard, read_manifest
 
 # Mapped at once; they cost address space, no file handles.
 _MAPPED_SHARDS = 512
+# Columns of the index up to this size are read whole: rows in random order would be page by page.
+_READ_WHOLE_BYTES = 2**28
 
 _INDEX: Mapping[str, np.dtype[Any]] = {
     "tokens": np.dtype(np.int32),
@@ -43,7 +45,8 @@ class Split:
         index is missing or another's."""
         self._files = [folder / shard["file"] for shard in shards]
         self._ends = list(accumulate(shard["rows"] for shard in shards))
-        self._mapped: OrderedDict[int, Shard] = OrderedDict()
+        self._mapped: dict[int, Shard] = {}
+        self._lock = threading.Lock()
         index = {name: _read_column(folder, name) for name in _INDEX}
         self.supervised: npt.NDArray[np.int32] = index["supervised"]
         """Supervised tokens of every row: int32, shape (rows,)."""
@@ -87,14 +90,14 @@ class Split:
 
     def _shard(self, number: int) -> Shard:
         """A shard by its number. Of those used longest ago the map is given back."""
-        shard = self._mapped.get(number)
-        if shard is None:
-            shard = self._mapped[number] = Shard(self._files[number])
+        with self._lock:  # a rank reads ahead in a thread
+            shard = self._mapped.pop(number, None)
+            if shard is None:
+                shard = Shard(self._files[number])
+            self._mapped[number] = shard  # the last of them now
             if len(self._mapped) > _MAPPED_SHARDS:
-                self._mapped.popitem(last=False)
-        else:
-            self._mapped.move_to_end(number)
-        return shard
+                del self._mapped[next(iter(self._mapped))]
+            return shard
 
 
 def open_split(folder: Path, split: str) -> Split:
@@ -132,7 +135,8 @@ def _file(folder: Path, name: str) -> Path:
 def _read_column(folder: Path, name: str) -> Numbers:
     file = _file(folder, name)
     try:
-        found: Numbers = np.load(file, mmap_mode="r")
+        is_large = file.stat().st_size > _READ_WHOLE_BYTES
+        found: Numbers = np.load(file, mmap_mode="r" if is_large else None)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{file}: cannot be read: {error}. Delete {folder.parent} to prepare it again"
