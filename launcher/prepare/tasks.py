@@ -10,7 +10,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,8 +22,8 @@ from adapters.tokenizer import load_tokenizer
 from launcher.prepare import selection
 from launcher.prepare.packing import pack
 from launcher.prepare.reading import RawRow, read
-from launcher.prepare.rendering import Rendered, fit, render, render_text, token_ids
-from launcher.prepare.samples import Sample, to_sample
+from launcher.prepare.rendering import Rendered, render, token_ids
+from launcher.prepare.shapes import Message, Sample, to_sample
 from launcher.prepare.sources import Unit
 from launcher.prepare.unusable import Unusable
 from recipes.errors import ShoalError, StorageError
@@ -84,7 +84,7 @@ def clean_unit(unit: Unit, context: Context) -> CleanReport:
     for raw in read(unit):
         rows, lines = rows + 1, raw.number + 1
         try:
-            sample = _sample(raw, context.recipe)
+            sample = _sample(raw, unit, context.recipe)
         except Unusable as error:
             text = raw.text or json.dumps(raw.columns, ensure_ascii=False, default=str)
             rejected.append(_reject(raw.number, error.reason, error.detail, text))
@@ -115,10 +115,10 @@ def clean_unit(unit: Unit, context: Context) -> CleanReport:
     )
 
 
-def _sample(raw: RawRow, recipe: Recipe) -> Sample:
+def _sample(raw: RawRow, unit: Unit, recipe: Recipe) -> Sample:
     if raw.columns is None:
         raise Unusable(raw.reason, raw.detail)
-    return to_sample(raw.columns, recipe)
+    return to_sample(raw.columns, recipe, unit.source.spec)
 
 
 def _reject(number: int, reason: str, detail: str, text: str) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def tokenize_unit(unit: Unit, context: Context) -> TokenizeReport:
             rejected.append(_reject(number, error.reason, error.detail, text))
             continue
         if split == "held_out" and sample.messages and len(prompts) < PROMPTS_KEPT:
-            prompts.append(_prompt(tokenizer, sample.messages, sample_id))
+            prompts.append(_prompt(tokenizer, sample, sample_id))
     shards = {
         split: write_shard(context.work.parent / split / f"shard_{unit.number:05d}.arrow", rows)
         for split, part in made.items()
@@ -187,19 +187,22 @@ def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
 def _add(
     made: _Made, tokenizer: Any, sample: Sample, sample_id: int, split: str, context: Context
 ) -> None:
-    data, choices = context.recipe.data, context.recipe.evaluate.choices
-    if context.recipe.task == "sequence_classification":
-        assert sample.text is not None and sample.label is not None
-        ids = render_text(tokenizer, sample.text, data.sequence_length, data.too_long)
+    recipe = context.recipe
+    if split == "held_out" and recipe.evaluate.choices:
+        made.rows += _choices(tokenizer, sample, sample_id, recipe)
+        return
+    parts = render(tokenizer, sample, recipe)
+    if sample.rejected is not None:
+        for number, part in enumerate(parts):
+            made.rows.append(_row([part], [sample_id]) | {"choice": number, "answer": 0})
+    elif recipe.task == "sequence_classification":
+        if sample.label is None:
+            raise Unusable("several labels", "only one label a text is trained on so far")
         label = context.labels.index(sample.label)
-        row = _row([Rendered(input_ids=ids, labels=[])], [sample_id])
-        made.rows.append(row | {"labels": [], "supervised": 1, "label": label})
-    elif split == "held_out" and choices:
-        made.rows += _choices(tokenizer, sample, sample_id, context.recipe)
+        made.rows.append(_row(parts, [sample_id]) | {"supervised": 1, "label": label})
     else:
-        rendered = fit(render(tokenizer, sample), data.sequence_length, data.too_long)
-        made.rendered.append(rendered)
-        made.ids.append(sample_id)
+        made.rendered += parts
+        made.ids += [sample_id] * len(parts)
 
 
 def _choices(
@@ -211,17 +214,17 @@ def _choices(
         raise Unusable("no chat", "evaluate.choices are answers in a chat")
     right = sample.messages[-1]["content"]
     if right not in choices:
-        raise Unusable("answer is not among evaluate.choices", right[:100])
+        raise Unusable("answer is not among evaluate.choices", str(right)[:100])
     rows = []
     for number, choice in enumerate(choices):
-        messages = [*sample.messages[:-1], {"role": "assistant", "content": choice}]
-        rendered = fit(
-            render(tokenizer, Sample(messages=messages)),
-            recipe.data.sequence_length,
-            recipe.data.too_long,
-        )
-        answer = choices.index(right)
-        rows.append(_row([rendered], [sample_id]) | {"choice": number, "answer": answer})
+        messages: list[Message] = [
+            *sample.messages[:-1],
+            {"role": "assistant", "content": choice},
+        ]
+        parts = render(tokenizer, replace(sample, messages=messages), recipe)
+        if len(parts) > 1:
+            raise Unusable("too long", "evaluate.choices take one sequence each")
+        rows.append(_row(parts, [sample_id]) | {"choice": number, "answer": choices.index(right)})
     return iter(rows)
 
 
@@ -249,12 +252,14 @@ def _row(parts: Sequence[Rendered], ids: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _prompt(tokenizer: Any, messages: list[dict[str, str]], sample_id: int) -> dict[str, Any]:
+def _prompt(tokenizer: Any, sample: Sample, sample_id: int) -> dict[str, Any]:
+    assert sample.messages is not None
+    *asked, answer = sample.messages
     return {
         "sample": sample_id,
-        "messages": messages[:-1],
-        "answer": messages[-1]["content"],
-        "prompt_ids": token_ids(tokenizer, messages[:-1], prompt=True),
+        "messages": asked,
+        "answer": answer["content"],
+        "prompt_ids": token_ids(tokenizer, asked, tools=sample.tools, prompt=True),
     }
 
 
