@@ -13,7 +13,8 @@ import numpy.typing as npt
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.key import prepared_key
 from launcher.prepare.reading import read
-from launcher.prepare.samples import to_sample
+from launcher.prepare.shapes import to_sample
+from launcher.prepare.shapes.sample import texts_of
 from launcher.prepare.sources import Source, Unit, units
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
@@ -164,14 +165,14 @@ def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
         if raw.columns is None:
             continue
         try:
-            sample = to_sample(raw.columns, recipe)
+            sample = to_sample(raw.columns, recipe, unit.source.spec)
         except Unusable:
             continue
         if sample.messages is not None:
-            texts = [str(message["content"]) for message in sample.messages]
+            texts = [text for message in sample.messages for text in texts_of(message)]
             extra = _CHAT_TOKENS
         else:
-            texts, extra = [sample.text or ""], 2
+            texts, extra = [sample.texts()], 2
         text_bytes = sum(len(text.encode()) for text in texts)
         found.append(extra + math.ceil(text_bytes / _TEXT_BYTES_PER_TOKEN))
     return found

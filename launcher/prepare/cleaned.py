@@ -56,6 +56,8 @@ class _Seen:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
+    has_several: bool = False
+    only_prepared: set[str] = field(default_factory=set)
     keys: list[tuple[bytes, bytes, int, bool]] = field(default_factory=list)
 
 
@@ -82,6 +84,8 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         "samples": len(records),
         "text_bytes": seen.text_bytes,
         "labels": sorted(seen.labels)[:MOST_LABELS],
+        "has_several": seen.has_several,
+        "only_prepared": sorted(seen.only_prepared),
         "failed": dict(seen.failed),
         "dropped": dict(seen.dropped),
         "changed": {},
@@ -111,13 +115,16 @@ def _samples(
         try:
             if raw.columns is None:
                 raise Unusable(raw.reason, raw.detail)
-            sample = to_sample(raw.columns, context.recipe)
+            sample = to_sample(raw.columns, context.recipe, unit.source.spec)
             held_out = from_held_out or _names_held_out(raw.columns, context)
         except Unusable as error:
             _set_aside(raw, error, seen, rejected)
             continue
-        if sample.label is not None and len(seen.labels) <= MOST_LABELS:
-            seen.labels.add(sample.label)
+        if len(seen.labels) <= MOST_LABELS:
+            seen.labels.update([sample.label] if sample.label is not None else sample.labels or [])
+        seen.has_several |= sample.labels is not None
+        if sample.only_prepared is not None:
+            seen.only_prepared.add(sample.only_prepared)
         seen.keys.append((sample.question_digest(), sample.digest(), len(seen.keys), held_out))
         text = sample.to_json()
         seen.text_bytes += len(text)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from launcher.prepare import cleaned, judged, selection
 from launcher.prepare.context import Context
 from launcher.prepare.runs import PREFIXES, prefixes, read_run, write_run
-from launcher.prepare.samples import Sample
+from launcher.prepare.shapes import Sample
 from launcher.prepare.similarity import Likeness, band_hashes, grams, jaccard
 from launcher.prepare.stage import Report
 from recipes.data import Data
@@ -72,7 +72,7 @@ def sign_unit(part: Signing, context: Context) -> Report:
 
 
 def _grams(sample: str, words: int) -> frozenset[int]:
-    return grams(Sample.from_json(sample).said(), words)
+    return grams(Sample.from_json(sample).texts(), words)
 
 
 def join_range(part: judged.Range, context: Context) -> Report:

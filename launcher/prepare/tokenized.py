@@ -22,7 +22,7 @@ from launcher.prepare import cleaned, judged, near, selection
 from launcher.prepare.context import Context
 from launcher.prepare.mixture import Copies
 from launcher.prepare.rows import PROMPTS_KEPT, Rows
-from launcher.prepare.samples import Sample
+from launcher.prepare.shapes import Sample
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Unusable
 from recipes.files import whole_file, whole_path
@@ -59,6 +59,7 @@ class _Made:
     rows: dict[str, list[list[dict[str, Any]]]]
     counts: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
     rejected: Counter[str] = field(default_factory=Counter)
+    cuts: Counter[str] = field(default_factory=Counter)
     prompts: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -96,6 +97,7 @@ def tokenize_unit(part: Tokenizing, context: Context) -> Report:
         "unit": part.number,
         "splits": {split: dict(counts) for split, counts in made.counts.items()},
         "rejected": dict(made.rejected),
+        "cut": dict(made.cuts),
         "prompts": made.prompts,
         "files": context.named(rejected, *files),
     }
@@ -132,6 +134,7 @@ def _tokenize(part: Tokenizing, context: Context, made: _Made, rejected: TextIO)
         counts = made.counts[split]
         counts["samples"] += 1
         counts["repeated"] += copies - 1
+        made.cuts.update(cut for row in found for cut in row.pop("cuts"))
         counts["tokens"] += copies * sum(len(row["input_ids"]) for row in found)
         counts["supervised"] += copies * sum(row["supervised"] for row in found)
         made.rows[split][int(groups[index])] += found * copies

@@ -181,7 +181,9 @@ def test_choices_come_once_for_each_answer(llama: Path, tmp_path: Path):
     held_out = write(
         tmp_path / "held_out.jsonl", [asked(50, "w1"), asked(51, "w5"), asked(52, "w9")]
     )
-    chosen = recipe(train, data={"held_out": [Source(path=held_out)]}, evaluate=Evaluate(choices=["w1", "w5"]))
+    chosen = recipe(
+        train, data={"held_out": [Source(path=held_out)]}, evaluate=Evaluate(choices=["w1", "w5"])
+    )
     prepared, _ = run(chosen, llama, tmp_path)
     split = open_split(prepared.folder, "held_out")
     rows = [split[index] for index in range(len(split))]
