@@ -20,7 +20,7 @@ import pyarrow as pa
 from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
-from launcher.prepare.samples import to_sample
+from launcher.prepare.shapes import to_sample
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
