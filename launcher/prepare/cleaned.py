@@ -118,7 +118,7 @@ def _samples(
             sample = to_sample(raw.columns, context.recipe, unit.source.spec)
             held_out = from_held_out or _names_held_out(raw.columns, context)
         except Unusable as error:
-            _set_aside(raw, error, seen, rejected)
+            _set_aside(raw, error, unit, seen, rejected)
             continue
         if len(seen.labels) <= MOST_LABELS:
             seen.labels.update([sample.label] if sample.label is not None else sample.labels or [])
@@ -151,7 +151,9 @@ def _batches(samples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield batch
 
 
-def _set_aside(raw: RawRow, error: Unusable, seen: _Seen, rejected: TextIO) -> None:
+def _set_aside(
+    raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: TextIO
+) -> None:
     counted = seen.dropped if isinstance(error, Dropped) else seen.failed
     counted[error.reason] += 1
     line = {"number": raw.number, "reason": error.reason, "detail": error.detail} | _content(raw)
@@ -159,7 +161,9 @@ def _set_aside(raw: RawRow, error: Unusable, seen: _Seen, rejected: TextIO) -> N
         examples = seen.examples.setdefault(error.reason, [])
         if len(examples) < _EXAMPLES:
             shown = str(line.get("text", ""))[:_EXAMPLE_CHARACTERS]
-            examples.append(f"row {raw.number + 1} of its unit: {error.detail or shown}")
+            after = f" after byte {unit.begin:,}" if unit.begin else ""
+            place = f"{unit.source.address}, row {raw.number + 1}{after}"
+            examples.append(f"{place}: {error.detail or shown}")
     rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

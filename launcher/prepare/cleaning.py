@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from launcher.prepare.unusable import Unusable
+from launcher.prepare.unusable import Dropped
 from recipes.data import CleaningStep
 from recipes.data.steps import Characters
 
@@ -31,9 +31,9 @@ def clean(text: str, steps: Sequence[CleaningStep]) -> str:
 
 def _check_length(text: str, bounds: Characters) -> None:
     if len(text) < bounds.min:
-        raise Unusable("too few characters", str(len(text)))
+        raise Dropped("too few characters", str(len(text)))
     if bounds.max is not None and len(text) > bounds.max:
-        raise Unusable("too many characters", str(len(text)))
+        raise Dropped("too many characters", str(len(text)))
 
 
 def segment_words(text: str) -> str:
