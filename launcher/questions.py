@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.prepare.cleaning import clean
+from launcher.prepare.cleaning import cleaner_of
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import token_ids
 from launcher.prepare.samples import (
@@ -57,7 +57,8 @@ def to_question(raw: RawRow, recipe: Recipe, way: Way) -> Question:
         if not messages:
             raise Unusable("no question", "there is but an answer")
         return _question(Sample(messages=with_system(messages, data.system)), right)
-    text = clean(text_of(columns, column("text", data)), data.clean)
+    cleaner = cleaner_of(data.clean, partial=True)
+    text = cleaner.rewrite(text_of(columns, column("text", data)))
     right = _right(columns, recipe)
     if recipe.task == "causal_lm" and (way == "chat" or right is not None):
         return _question(Sample(messages=as_chat(text, None, data.system)), right)
