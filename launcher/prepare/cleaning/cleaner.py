@@ -25,6 +25,7 @@ from launcher.prepare.cleaning import (
     tokens,
     words,
 )
+from launcher.prepare.unusable import Dropped
 from recipes.data import CleaningStep, steps
 
 Rewrite = Callable[[str], str]
@@ -57,7 +58,7 @@ FILTERS: Mapping[type[CleaningStep], Callable[[Any], Filter]] = {
     steps.DropMatching: filters.drop_matching,
     steps.KeepMatching: filters.keep_matching,
 }
-"""From a step to the function that raises `Unusable` for a text whose row is to be dropped."""
+"""From a step to the function that raises `Dropped` for a text whose row is to be dropped."""
 
 
 def _keep_all(text: str) -> None:
@@ -126,7 +127,11 @@ class Cleaner:
         return _Built(name, rewrite=REWRITES[kind](step))
 
     def clean(self, text: str) -> str:
-        """The text after all steps. Raises `Unusable` for one whose row is dropped."""
+        """The text after all steps.
+
+        Raises `Dropped` where a step leaves the row out, another `Unusable` where one cannot be
+        done.
+        """
         for step in self._built:
             if step.rewrite is None:
                 step.check(text)
@@ -143,7 +148,7 @@ class Cleaner:
         """
         for step in self._built:
             if step.rewrite is not None:
-                with suppress(own.Dropped):
+                with suppress(Dropped):
                     text = step.rewrite(text)
         return text
 
@@ -152,6 +157,17 @@ class Cleaner:
         counts = dict(self.changed)
         self.changed.clear()
         return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriter:
+    """Cleans as `cleaner` does and drops nothing, for what a model is asked."""
+
+    cleaner: Cleaner
+
+    def clean(self, text: str) -> str:
+        """The text after the steps that change one."""
+        return self.cleaner.rewrite(text)
 
 
 def before_boilerplate(recipe_steps: Sequence[CleaningStep]) -> Sequence[CleaningStep]:

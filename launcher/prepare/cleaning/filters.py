@@ -1,4 +1,4 @@
-"""Filters: a function of a text that raises `Unusable` when its row is to be dropped."""
+"""Filters: a function of a text that raises `Dropped` when its row is to be dropped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from launcher.prepare.cleaning.unicode_classes import of_categories
-from launcher.prepare.unusable import Unusable
+from launcher.prepare.unusable import Dropped
 from recipes.data import steps
 
 Filter = Callable[[str], None]
@@ -17,11 +17,11 @@ def characters(step: steps.Characters) -> Filter:
 
 
 def within(what: str, count: int, least: int, most: int | None) -> None:
-    """Raises `Unusable` for a count outside its bounds."""
+    """Raises `Dropped` for a count outside its bounds."""
     if count < least:
-        raise Unusable(f"{what}: too few", str(count))
+        raise Dropped(f"{what}: too few", str(count))
     if most is not None and count > most:
-        raise Unusable(f"{what}: too many", str(count))
+        raise Dropped(f"{what}: too many", str(count))
 
 
 # What prose has besides letters and digits, in Chinese and in English.
@@ -35,7 +35,7 @@ def symbols(step: steps.Symbols) -> Filter:
         seen = _characters_seen(text)
         share = len("".join(others.split(text))) / seen if seen else 0.0
         if share > step.max:
-            raise Unusable("symbols: too many", f"{share:.2f} of {seen} characters")
+            raise Dropped("symbols: too many", f"{share:.2f} of {seen} characters")
 
     return check
 
@@ -48,7 +48,7 @@ def digits(step: steps.Digits) -> Filter:
         seen = _characters_seen(text)
         share = sum(map(len, _DIGITS.findall(text))) / seen if seen else 0.0
         if share > step.max:
-            raise Unusable("digits: too many", f"{share:.2f} of {seen} characters")
+            raise Dropped("digits: too many", f"{share:.2f} of {seen} characters")
 
     return check
 
@@ -62,7 +62,7 @@ def drop_matching(step: steps.DropMatching) -> Filter:
 
     def check(text: str) -> None:
         if found := pattern.search(text):
-            raise Unusable(f"drop_matching: {step.pattern}", found[0][:100])
+            raise Dropped(f"drop_matching: {step.pattern}", found[0][:100])
 
     return check
 
@@ -72,6 +72,6 @@ def keep_matching(step: steps.KeepMatching) -> Filter:
 
     def check(text: str) -> None:
         if not pattern.search(text):
-            raise Unusable(f"keep_matching: {step.pattern}")
+            raise Dropped(f"keep_matching: {step.pattern}")
 
     return check

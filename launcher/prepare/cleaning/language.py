@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from launcher.prepare.unusable import Unusable
+from launcher.prepare.unusable import Dropped
 from recipes.data import steps
 
 _LOOKED_AT = 10_000
@@ -27,7 +27,7 @@ def language(step: steps.Language) -> Callable[[str], None]:
         probability = sum(share for code, share in ranked if code in wanted)
         if probability < step.min_probability:
             code, share = ranked[0]
-            raise Unusable("language: another", f"{code} with probability {share:.2f}")
+            raise Dropped("language: another", f"{code} with probability {share:.2f}")
 
     return check
 

@@ -17,13 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.prepare.unusable import Unusable
+from launcher.prepare.unusable import Dropped, Unusable
 from recipes.data import steps
 from recipes.errors import DataError
-
-
-class Dropped(Unusable):
-    """A row that the function has dropped by returning None."""
 
 
 def call(step: steps.Call) -> Callable[[str], str]:

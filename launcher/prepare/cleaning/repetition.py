@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from launcher.prepare.cleaning.unicode_classes import HAN
-from launcher.prepare.unusable import Unusable
+from launcher.prepare.unusable import Dropped
 from recipes.data import steps
 
 _WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+")
@@ -53,7 +53,7 @@ def _check_lines(text: str, step: steps.Repetition) -> None:
 
 def _compare(part: int, total: int, most: float, what: str) -> None:
     if part > most * total:
-        raise Unusable("repetition: too much", f"{part / total:.2f} of {what} are repeated")
+        raise Dropped("repetition: too much", f"{part / total:.2f} of {what} are repeated")
 
 
 def top_characters(words: Sequence[str], length: int) -> int:
