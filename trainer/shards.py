@@ -99,6 +99,22 @@ def runs_of(labels: Sequence[int] | npt.NDArray[np.int32]) -> npt.NDArray[np.int
     return np.diff(np.concatenate([[0], starts, edges, [len(learnt)]])).astype(np.int32)
 
 
+def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
+    """The rows of a batch of `SCHEMA`, in order."""
+    columns = _columns(batch)
+    return (_row(columns, place) for place in range(batch.num_rows))
+
+
+def _row(columns: Mapping[str, tuple[Numbers, Numbers | None]], place: int) -> Row:
+    values: dict[str, Any] = {}
+    for name, (numbers, offsets) in columns.items():
+        if offsets is None:
+            values[name] = int(numbers[place])
+        else:
+            values[name] = numbers[offsets[place] : offsets[place + 1]]
+    return Row(**values)
+
+
 class Shard:
     """The rows of one mapped file by their place in it."""
 
@@ -121,13 +137,7 @@ class Shard:
     def __getitem__(self, place: int) -> Row:
         number = bisect_right(self._ends, place)
         within = place - (self._ends[number - 1] if number else 0)
-        values: dict[str, Any] = {}
-        for name, (numbers, offsets) in self._columns[number].items():
-            if offsets is None:
-                values[name] = int(numbers[within])
-            else:
-                values[name] = numbers[offsets[within] : offsets[within + 1]]
-        return Row(**values)
+        return _row(self._columns[number], within)
 
     def indexed(self) -> Iterator[dict[str, Numbers]]:
         """What the index keeps of the rows, part by part; a part's samples end in the part."""
@@ -174,20 +184,24 @@ def training_digest(manifest: Mapping[str, Any]) -> str:
 def write_shard(file: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Write rows as one shard; its entry for the manifest.
 
-    A row has the columns of `SCHEMA`, but `labels` (int32, IGNORED or the token itself) for `runs`.
-    What it lacks is as in a row with one text and no label, from the first source. Memory is that
-    of about a million tokens, however many rows there are.
+    For what a row is see `record_batch`. Memory is that of about a million tokens, however many
+    rows there are.
     """
+    return write_batches(file, map(record_batch, _batches(rows)))
+
+
+def write_batches(file: Path, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
+    """Write batches of `SCHEMA` as one shard; its entry for the manifest."""
     counts = {"rows": 0, "samples": 0, "tokens": 0, "supervised": 0}
     with file.open("wb") as stream:
         hashed = HashedFile(stream)
         with pa.PythonFile(hashed, mode="w") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            for some in _batches(rows):
-                writer.write_batch(_record_batch(some))
-                counts["rows"] += len(some)
-                counts["samples"] += sum(len(row["samples"]) for row in some)
-                counts["tokens"] += sum(len(row["input_ids"]) for row in some)
-                counts["supervised"] += sum(int(row["supervised"]) for row in some)
+            for batch in batches:
+                writer.write_batch(batch)
+                counts["rows"] += batch.num_rows
+                counts["samples"] += len(batch.column("samples").flatten())
+                counts["tokens"] += len(batch.column("input_ids").flatten())
+                counts["supervised"] += int(np.sum(batch.column("supervised").to_numpy()))
     return {"file": file.name, **counts, "sha256": hashed.sha256}
 
 
@@ -232,7 +246,12 @@ def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, An
         yield some
 
 
-def _record_batch(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+def record_batch(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Rows as a batch of `SCHEMA`.
+
+    A row has the columns of `SCHEMA`, but `labels` (int32, IGNORED or the token itself) for `runs`.
+    What it lacks is as in a row with one text and no label, from the first source.
+    """
     columns = []
     for leaf in SCHEMA:
         values = [_value(row, leaf.name) for row in rows]
@@ -241,7 +260,7 @@ def _record_batch(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
             continue
         dtype = leaf.type.value_type.to_pandas_dtype()
         offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
-        joined = np.concatenate([np.asarray(value, dtype) for value in values])
+        joined = np.concatenate([np.zeros(0, dtype), *(np.asarray(v, dtype) for v in values)])
         columns.append(pa.ListArray.from_arrays(offsets, pa.array(joined)))
     return pa.record_batch(columns, schema=SCHEMA)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from launcher.prepare.key import prepared_key, source_entries
+from launcher.prepare.digests import Digests, hash_here
+from launcher.prepare.key import prepared_key
 from launcher.prepare.reading import read
-from launcher.prepare.samples import to_sample
+from launcher.prepare.shapes import to_sample
+from launcher.prepare.shapes.sample import texts_of
 from launcher.prepare.sources import Source, Unit, units
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
@@ -58,28 +59,18 @@ def find_prepared(
 ) -> Path | None:
     """The prepared data of a recipe, if it is there.
 
-    A folder that was made from these very files, which have not been written to since, is known by
-    the digests in its manifest. Files that are together small are hashed otherwise; large ones are
-    not, so data that were moved since count as not prepared.
+    Sources that look as when they were last read are known by the digests of then. Of others, those
+    that are together small are read; large ones are not, so data that were moved since count as not
+    prepared.
     """
-    for manifest_file in sorted((cache / "prepared").glob("*/manifest.json")):
-        manifest = read_manifest(manifest_file.parent)
-        if not _is_made_from(manifest, manifest_file, sources):
-            continue
-        key = prepared_key(recipe, base_folder, manifest["sources"])
-        if key == manifest_file.parent.name:
-            return manifest_file.parent
-    if sum(source.path.stat().st_size for source in sources) > _HASHED_BYTES:
+    digests = Digests(folder=cache / "digests")
+    if any(digests.known(source) is None for source in sources) and (
+        sum(source.bytes for source in sources) > _HASHED_BYTES
+    ):
         return None
-    folder = cache / "prepared" / prepared_key(recipe, base_folder, source_entries(sources))
+    entries = digests.of(sources, hash_here)
+    folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
     return folder if (folder / "manifest.json").is_file() else None
-
-
-def _is_made_from(manifest: Mapping[str, Any], file: Path, sources: Sequence[Source]) -> bool:
-    made = file.stat().st_mtime
-    now = [(str(source.path), source.split, source.path.stat().st_size) for source in sources]
-    then = [(entry["path"], entry["split"], entry["bytes"]) for entry in manifest["sources"]]
-    return now == then and all(source.path.stat().st_mtime < made for source in sources)
 
 
 def count_rows(folder: Path) -> Rows:
@@ -174,14 +165,14 @@ def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
         if raw.columns is None:
             continue
         try:
-            sample = to_sample(raw.columns, recipe)
+            sample = to_sample(raw.columns, recipe, unit.source.spec)
         except Unusable:
             continue
         if sample.messages is not None:
-            texts = [str(message["content"]) for message in sample.messages]
+            texts = [text for message in sample.messages for text in texts_of(message)]
             extra = _CHAT_TOKENS
         else:
-            texts, extra = [sample.text or ""], 2
+            texts, extra = [sample.texts()], 2
         text_bytes = sum(len(text.encode()) for text in texts)
         found.append(extra + math.ceil(text_bytes / _TEXT_BYTES_PER_TOKEN))
     return found

@@ -25,6 +25,10 @@ class RawRow:
     detail: str = ""
     text: str = ""
 
+    @property
+    def raw(self) -> bytes:
+        return self.text.encode()
+
 
 def read(unit: Unit) -> Iterator[RawRow]:
     """The rows of a unit in the file's order. Blank lines are no rows, but are counted as lines."""

@@ -28,6 +28,25 @@ class Source:
     split: SplitName
     spec: data.Source
     """The entry of the recipe that names it."""
+    entry: int = 0
+
+    @property
+    def address(self) -> str:
+        return str(self.path)
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def stamp(self) -> str:
+        return str(self.path.stat().st_mtime_ns)
+
+
+def digest_of(source: Source) -> str:
+    from recipes.files import sha256
+
+    return sha256(source.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +71,9 @@ def find_sources(rows: data.Data, cache: Path) -> list[Source]:
         ("train", "train", rows.train),
         ("held_out", "held_out", rows.held_out),
     ):
-        for spec in names:
+        for entry, spec in enumerate(names):
             files = files_of(spec.path, cache, f"data.{key}")
-            found += [Source(path=file, split=split, spec=spec) for file in files]  # type: ignore[arg-type]
+            found += [Source(path=file, split=split, spec=spec, entry=entry) for file in files]  # type: ignore[arg-type]
     return found
 
 

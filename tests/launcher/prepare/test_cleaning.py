@@ -9,7 +9,7 @@ import jieba
 import pytest
 
 from launcher.prepare.cleaning import clean, segment_words
-from launcher.prepare.samples import Sample, to_sample
+from launcher.prepare.shapes import Sample, to_sample
 from launcher.prepare.unusable import Unusable
 from recipes.base import Base
 from recipes.data import Data, Source, steps
