@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
-from launcher.prepare.cleaning import Cleaner, cleaner_of
+from launcher.prepare.cleaning import Cleaner, boilerplate_step, cleaner_of
 from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
@@ -28,6 +28,7 @@ from launcher.prepare.unusable import Dropped, Unusable
 from recipes.files import whole_file, whole_path
 
 FOLDER = "clean"
+FREQUENT_LINES = "frequent_lines.npy"
 
 SAMPLES = pa.schema(
     [
@@ -70,6 +71,7 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         context.recipe.data.clean,
         tokenizer_folder=Path(context.tokenizer_folder),
         new_tokens=context.recipe.base.new_tokens,
+        frequent_lines=frequent_lines(context),
     )
     cleaner.take_counts()  # of a unit whose task has failed in this process
     with (
@@ -99,6 +101,12 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         "examples": seen.examples,
         "files": context.named(samples, keys, rejected),
     }
+
+
+def frequent_lines(context: Context) -> Path | None:
+    """The file of the lines that boilerplate_lines takes out, if a recipe has the step."""
+    asked = boilerplate_step(context.recipe.data.clean) is not None
+    return context.work / FREQUENT_LINES if asked else None
 
 
 def files_of(context: Context, unit: int) -> tuple[Path, Path, Path]:
@@ -158,9 +166,7 @@ def _batches(samples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield batch
 
 
-def _set_aside(
-    raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: TextIO
-) -> None:
+def _set_aside(raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: TextIO) -> None:
     counted = seen.dropped if isinstance(error, Dropped) else seen.failed
     counted[error.reason] += 1
     line = {"number": raw.number, "reason": error.reason, "detail": error.detail} | _content(raw)
