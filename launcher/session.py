@@ -285,7 +285,7 @@ def _prepared_line(prepared: Prepared) -> str:
     rejected = prepared.manifest["rejected"]
     if rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejected.items()))
-        text += f"; set aside: {reasons} (see {prepared.folder / 'rejected.jsonl'})"
+        text += f"; set aside: {reasons} (see {prepared.folder / 'rejected'})"
     if prepared.fresh:
         return f"Prepared {text}"
     return f"Data was prepared before, nothing to do: {text}"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from launcher.samples import catalogue
 from recipes.load import load
 from recipes.storage import default_cache
+from support.measured import assert_as_planned
 from support.plain_loop import plain_losses
 
 pytestmark = pytest.mark.slow
@@ -78,12 +79,19 @@ def test_a_checkpoint_is_small(workplace: Path, quickstart: str):
     assert total <= 1.05 * 4 * trained  # adapter, master and two moments, all float32
 
 
+def test_the_quickstart_took_what_was_planned(workplace: Path, quickstart: str):
+    assert_as_planned(workplace / "runs" / "quickstart")
+    assert "host memory, worker" in shoal(workplace, "plan", "runs/quickstart")
+
+
 def test_a_second_quickstart_prepares_nothing(workplace: Path, quickstart: str):
+    """Under the stage that shards the base; it, too, takes what was planned."""
     again = shoal(
-        workplace, "run", "quickstart", "train.steps=1", "evaluate.before=false",
-        "evaluate.after=false",
+        workplace, "run", "quickstart", "name=sharded", "zero.stage=3", "train.steps=3",
+        "evaluate.before=false", "checkpoint.prove=false",
     )  # fmt: skip
     assert "Data was prepared before, nothing to do: 320 training samples" in again
+    assert_as_planned(workplace / "runs" / "sharded")
 
 
 def test_chinese_reviews(workplace: Path):

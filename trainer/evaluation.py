@@ -14,7 +14,8 @@ import torch.distributed as dist
 from trainer.batch import collate
 from trainer.engine import Engine
 from trainer.loss import row_losses
-from trainer.shards import Row, Split
+from trainer.shards import Row
+from trainer.split import Split
 
 
 @dataclass(frozen=True, slots=True)

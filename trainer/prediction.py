@@ -11,7 +11,7 @@ import torch
 from trainer.batch import collate
 from trainer.loss import row_losses
 from trainer.opened import OpenedBase
-from trainer.shards import IGNORED, Row
+from trainer.shards import IGNORED, Row, runs_of
 
 Tokens = tuple[Sequence[int], Sequence[int]]
 """Token ids, and the label of each, IGNORED where nothing counts; labels are empty for a text."""
@@ -66,9 +66,9 @@ def _row(tokens: Tokens) -> Row:
     ids, labels = tokens
     values: dict[str, Any] = {
         "input_ids": np.asarray(ids, np.int32),
-        "labels": np.asarray(labels, np.int32),
+        "runs": runs_of(labels),
         "lengths": np.asarray([len(ids)], np.int32),
         "samples": np.zeros(1, np.int64),
     }
     supervised = sum(label != IGNORED for label in labels)
-    return Row(**values, supervised=supervised, label=-1, choice=-1, answer=-1)
+    return Row(**values, supervised=supervised)

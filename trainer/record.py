@@ -12,7 +12,7 @@ from trainer.ledger import Entry, Ledger
 from trainer.loop import StepResult
 from trainer.metrics import StepLog
 from trainer.order import Order
-from trainer.shards import Split
+from trainer.split import Split
 
 _NOT_KEPT = ("stop", "save")
 

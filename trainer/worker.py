@@ -32,7 +32,7 @@ from trainer.evaluation import Scored, predictions, score_rows, scores
 from trainer.generation import generate
 from trainer.job import Job
 from trainer.loop import Loop, StepResult
-from trainer.order import Order, num_steps
+from trainer.order import num_steps, order_of
 from trainer.peaks import gather_peaks
 from trainer.proof import Proof
 from trainer.publisher import Publisher
@@ -40,8 +40,9 @@ from trainer.pulse import Pulse
 from trainer.record import Record
 from trainer.reporter import Reporter, SilentReporter
 from trainer.saver import Saver
-from trainer.shards import Split, open_split, read_manifest, training_digest
+from trainer.shards import read_manifest, training_digest
 from trainer.spikes import LossWatch
+from trainer.split import Split, open_split
 
 _PROOF_TOKENS = 32
 
@@ -81,12 +82,8 @@ class _Rank:
             self.mirror.fetch(job.resume_from)
             position = checkpoint_folder.read_position(job.resume_from)
         self.first_step = position.step
-        self.order = Order(
-            num_rows=len(self.split),
-            seed=self.recipe.seed,
-            global_batch_size=self.recipe.train.global_batch_size,
-            micro_batch_size=self.recipe.train.micro_batch_size,
-            skipped=tuple(sorted({*position.skipped, *job.skip})),
+        self.order = order_of(
+            self.recipe, self.split.tokens, skipped=(*position.skipped, *job.skip)
         )
         self.num_steps = num_steps(
             steps=self.recipe.train.steps,

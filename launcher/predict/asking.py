@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from adapters.tokenizer import load_tokenizer
 from launcher.prepare.reading import RawRow, read
-from launcher.prepare.rendering import render, render_text
-from launcher.prepare.samples import Sample
+from launcher.prepare.rendering import render_chat, render_classified
+from launcher.prepare.shapes import Message
 from launcher.prepare.sources import Unit
 from launcher.prepare.unusable import Unusable
 from launcher.questions import Question, Way, check_room, question_ids, to_question
@@ -104,24 +104,31 @@ def _sequences(question: Question, asking: Asking) -> tuple[list[list[int]], lis
         asking.recipe.data,
     )
     if asking.recipe.task == "sequence_classification":
-        text = question.text or ""
-        return [render_text(tokenizer, text, data.sequence_length, data.too_long)], [[]]
+        rendered = render_classified(
+            tokenizer,
+            question.text or "",
+            question.text_pair,
+            data.sequence_length,
+            data.too_long,
+        )
+        return [rendered.input_ids], [[]]
     if not asking.choices:
         new, positions = asking.max_new_tokens, asking.positions
         return [question_ids(tokenizer, question, new=new, positions=positions)], [[]]
     if question.messages is None:
         raise Unusable("no chat", "evaluate.choices are answers in a chat")
-    found = list(_with_choices(tokenizer, question.messages, asking.choices))
+    found = list(_with_choices(tokenizer, question, asking.choices))
     check_room(max(len(ids) for ids, _ in found), 0, asking.positions)
     return [ids for ids, _ in found], [labels for _, labels in found]
 
 
 def _with_choices(
-    tokenizer: Any, messages: Sequence[dict[str, str]], choices: Sequence[str]
+    tokenizer: Any, question: Question, choices: Sequence[str]
 ) -> Iterator[tuple[list[int], list[int]]]:
+    assert question.messages is not None
     for choice in choices:
-        answered = [*messages, {"role": "assistant", "content": choice}]
-        rendered = render(tokenizer, Sample(messages=answered))
+        answered: list[Message] = [*question.messages, {"role": "assistant", "content": choice}]
+        rendered = render_chat(tokenizer, answered, tools=question.tools)
         yield rendered.input_ids, rendered.labels
 
 

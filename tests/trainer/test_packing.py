@@ -13,15 +13,14 @@ from support import tiny
 from trainer.batch import collate
 from trainer.kernels import Kernels
 from trainer.loss import row_losses
-from trainer.shards import IGNORED, Row, Split, open_shard, write_shard
+from trainer.shards import IGNORED, Row
 
 PLAIN = Kernels(attention="sdpa", fused=False, fused_loss=False)
 
 
 def rows_of(folder: Path, packs: list[list[int]], made: list) -> list[Row]:
-    file = folder / f"{len(packs)}.arrow"
-    write_shard(file, [tiny.row([made[i] for i in pack], pack[0]) for pack in packs])
-    split = Split([open_shard(file)])
+    rows = [tiny.row([made[i] for i in pack], pack[0]) for pack in packs]
+    split = tiny.split_of(folder / f"{len(packs)}", rows)
     return [split[index] for index in range(len(split))]
 
 

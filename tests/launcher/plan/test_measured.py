@@ -1,17 +1,19 @@
-"""Plan against measured: the small real model, on two workers under every ZeRO stage."""
+"""Plan against measured: the small real model, on two workers under every ZeRO stage.
+
+CI tries one here and two in tests/test_shipped_recipes.py, on runs that are made anyhow.
+"""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from launcher.plan.comparison import compare
 from launcher.samples import catalogue
 from recipes.storage import default_cache
+from support.measured import assert_as_planned
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +45,18 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("quantization", SHAPES)
+CASES = [
+    pytest.param(
+        quantization,
+        stage,
+        marks=() if (quantization, stage) == ("nf4", 3) else pytest.mark.exhaustive,
+    )
+    for quantization in SHAPES
+    for stage in (0, 1, 2, 3)
+]
+
+
+@pytest.mark.parametrize(("quantization", "stage"), CASES)
 def test_the_plan_is_what_the_run_takes(workplace: Path, quantization: str, stage: int):
     name = f"{quantization}_stage_{stage}"
     # Measuring takes the most of these runs: under the first and the last stage only.
@@ -54,10 +66,5 @@ def test_the_plan_is_what_the_run_takes(workplace: Path, quantization: str, stag
         "evaluate.before=false", "checkpoint.prove=false", f"base.quantization={quantization}",
         *shorter, *SHAPES[quantization],
     )  # fmt: skip
-    plan = json.loads((workplace / "runs" / name / "plan.json").read_text())
-    off = {pair.what: pair.off for pair in compare(plan)}
-    assert off["steps"] == off["samples"] == off["tokens"] == 0
-    assert abs(off["host memory, worker"]) < 0.15
-    assert abs(off["a checkpoint"]) < 0.02
-    assert len(plan["measured"]["host_bytes"]) == 2
+    assert_as_planned(workplace / "runs" / name)
     assert "host memory, worker" in shoal(workplace, "plan", f"runs/{name}")
