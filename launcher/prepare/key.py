@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
+from adapters.tokenizer import read_template
 from recipes import data as recipe_data
 from recipes.files import sha256
 from recipes.recipe import Recipe
@@ -41,6 +42,7 @@ def prepared_key(
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
         "new_tokens": list(recipe.base.new_tokens),
+        "chat_template": read_template(recipe.data.chat_template),
         "entries": [
             _without_path(source) for source in (*recipe.data.train, *recipe.data.held_out)
         ],
