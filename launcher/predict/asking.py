@@ -40,6 +40,8 @@ class Asking:
 
     recipe: Recipe
     tokenizer_folder: str
+    chat_template: str | None
+    """Text of the one to use instead of the tokenizer's own."""
     work: Path
     way: Way
     choices: tuple[str, ...]
@@ -99,10 +101,8 @@ def _input(raw: RawRow) -> str | None:
 
 def _sequences(question: Question, asking: Asking) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids and labels of a question: once with each choice, if there are any."""
-    tokenizer, data = (
-        _tokenizer(asking.tokenizer_folder, tuple(asking.recipe.base.new_tokens)),
-        asking.recipe.data,
-    )
+    new_tokens, data = tuple(asking.recipe.base.new_tokens), asking.recipe.data
+    tokenizer = _tokenizer(asking.tokenizer_folder, new_tokens, asking.chat_template)
     if asking.recipe.task == "sequence_classification":
         rendered = render_classified(
             tokenizer,
@@ -133,5 +133,5 @@ def _with_choices(
 
 
 @cache
-def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
-    return load_tokenizer(Path(folder), new_tokens)
+def _tokenizer(folder: str, new_tokens: tuple[str, ...], chat_template: str | None) -> Any:
+    return load_tokenizer(Path(folder), new_tokens, chat_template)

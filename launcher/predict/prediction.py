@@ -74,7 +74,8 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
     recipe, cache = chosen.recipe, Path(chosen.recipe.storage.cache)
     opening = opening_of(recipe, [chosen])
     parts = units_of(wanted.file, recipe, "FILE")
-    way = way_of_texts(recipe, has_template=has_chat_template(opening.folder), tell=display.line)
+    has_template = opening.chat_template is not None or has_chat_template(opening.folder)
+    way = way_of_texts(recipe, has_template=has_template, tell=display.line)
     with connected_with_display(connected, recipe, display), _work(cache) as work:
         workers, gpu = crew(
             recipe.cluster, resources(), wanted.workers or recipe.cluster.most_workers
@@ -83,6 +84,7 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
         asking = Asking(
             recipe=recipe,
             tokenizer_folder=str(opening.folder),
+            chat_template=opening.chat_template,
             work=work,
             way=way,
             choices=tuple(recipe.evaluate.choices) if wanted.choices else (),

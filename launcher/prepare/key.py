@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
+from adapters.tokenizer import read_template
 from launcher.prepare.cleaning import step_files, step_versions
 from recipes import data as recipe_data
 from recipes.files import sha256
@@ -42,7 +43,7 @@ def prepared_key(
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
         "new_tokens": list(recipe.base.new_tokens),
-        "chat_template": _file_digest(recipe.data.chat_template),
+        "chat_template": read_template(recipe.data.chat_template),
         "steps": [_without_folders(step) for step in recipe.data.clean],
         "step_files": [sha256(file) for file in step_files(recipe.data.clean)],
         "step_versions": dict(step_versions(recipe.data.clean)),
@@ -55,10 +56,6 @@ def prepared_key(
         ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _file_digest(file: str | None) -> str | None:
-    return sha256(Path(file)) if file is not None else None
 
 
 def _without_path(source: recipe_data.Source) -> Any:

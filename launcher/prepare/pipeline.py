@@ -23,10 +23,12 @@ from launcher.prepare.failures import Failures
 from launcher.prepare.key import prepared_key
 from launcher.prepare.manifest import check_usable, manifest_of
 from launcher.prepare.mixture import Copies, takes
+from launcher.prepare.rendering.written import check_template
 from launcher.prepare.rows import PROMPTS_KEPT
 from launcher.prepare.similarity import num_bands
 from launcher.prepare.sources import Source, Unit, digest_of, find_sources, units
 from launcher.prepare.stage import Report, Stage, run_on_ray
+from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
@@ -132,11 +134,17 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
-    needs_template = recipe.task == "causal_lm" and recipe.data.format in ("messages", "text_label")
-    if needs_template and not has_chat_template(folder):
+    data = recipe.data
+    if data.chat_template is not None:
+        check_template(data.chat_template)
+    has_template = data.chat_template is not None or has_chat_template(folder)
+    chats = (*CHATS, "text_label", "text_labels", "image_text")
+    needs_template = recipe.task == "causal_lm" and (data.prompt or data.format in chats)
+    if needs_template and not has_template:
+        what = "data.prompt" if data.prompt else f"data.format = {data.format}"
         raise DataError(
-            f"data.format = {recipe.data.format}: the tokenizer of {folder} has no chat template. "
-            "Use a base that was made for chat, or data.format=text"
+            f"{what}: the tokenizer of {folder} has no chat template. Use a base that was made for "
+            "chat, give data.chat_template, or data.format=text"
         )
 
 
