@@ -14,6 +14,7 @@ from adapters.checkpoint_folder import (
     adapter_folder,
     folder_of,
     read_manifest,
+    read_origin,
 )
 from adapters.exported import ADAPTER_CONFIG, RECIPE, is_export
 from adapters.mirror import address_of, open_mirror
@@ -173,7 +174,14 @@ def opening_of(recipe: Recipe, chosen: Sequence[Chosen] = ()) -> Opening:
     for adapter in chosen:
         check_adapter(adapter.folder, ref)
     labels = labels_of(chosen[0]) if chosen else ()
-    return Opening(base=base, folder=folder, ref=ref, task=recipe.task, labels=labels)
+    return Opening(
+        base=base,
+        folder=folder,
+        ref=ref,
+        task=recipe.task,
+        labels=labels,
+        multi_label=bool(chosen) and read_origin(chosen[0].folder).multi_label,
+    )
 
 
 def labels_of(chosen: Chosen) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ class Opening:
     task: str
     labels: tuple[str, ...] = ()
     """Of a classification, in the order of their ids."""
+    multi_label: bool = False
+    """Whether a text can have several of them."""
 
 
 def check_adapter(folder: Path, base: BaseRef) -> Path:
