@@ -15,7 +15,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template
-from launcher.prepare import cleaned, judged, near, packed, tokenized
+from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
+from launcher.prepare.cleaning import boilerplate_step
 from launcher.prepare.context import Context
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.failures import Failures
@@ -151,6 +152,7 @@ def _make(
     parts = units(sources, recipe.data.unit_mb * 2**20)
     context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=partial / "work")
     stages = _Stages(recipe, context, progress)
+    stages.count_lines(parts)
     first = stages.clean(parts)
     stages.judge(first)
     if recipe.data.deduplicate == "near":
@@ -216,6 +218,13 @@ class _Stages:
     recipe: Recipe
     context: Context
     progress: Progress
+
+    def count_lines(self, parts: Sequence[Unit]) -> None:
+        if boilerplate_step(self.recipe.data.clean) is None:
+            return
+        stage = Stage(name=counted.FOLDER, function=counted.count_unit)
+        self._run("counting lines", stage, parts)
+        counted.leave_frequent_lines(self.context, len(parts))
 
     def clean(self, parts: Sequence[Unit]) -> list[Report]:
         failures = Failures(self.recipe.data.max_failed)
