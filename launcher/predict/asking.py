@@ -75,7 +75,8 @@ def ask_unit(unit: Unit, asking: Asking) -> Asked:
     """Render the rows of one unit; leaves `asked_<unit>.arrow` in the work folder."""
     made: list[dict[str, Any]] = []
     unusable: Counter[str] = Counter()
-    for raw in read(unit):
+    rows = read(unit)
+    for raw in rows:
         row: dict[str, Any] = {"number": raw.number, "input": _input(raw)}
         try:
             question = to_question(raw, asking.recipe, asking.way)
@@ -91,8 +92,7 @@ def ask_unit(unit: Unit, asking: Asking) -> Asked:
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
         writer.write_table(table)
-    lines = made[-1]["number"] + 1 if made else 0
-    return Asked(unit=unit.number, rows=len(made), lines=lines, unusable=unusable)
+    return Asked(unit=unit.number, rows=len(made), lines=rows.lines, unusable=unusable)
 
 
 def _input(raw: RawRow) -> str | None:

@@ -170,12 +170,12 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
     """All rows in pieces of whole batches, in order, whatever the number of workers."""
     rows = sum(report.rows for report in asked)
     size = batch_size * max(1, math.ceil(rows / batch_size / _MOST_SLICES))
-    several = len({unit.source.path for unit in parts}) > 1
+    several = len({unit.source.address for unit in parts}) > 1
     numbers = itertools.count()
-    lines_before: Counter[Path] = Counter()
+    lines_before: Counter[str] = Counter()
     found = []
     for unit, report in zip(parts, asked, strict=True):
-        path = unit.source.path
+        path = unit.source.address
         found += [
             Slice(
                 number=next(numbers),
@@ -183,7 +183,7 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
                 begin=begin,
                 end=min(begin + size, report.rows),
                 lines_before=lines_before[path],
-                file=str(path) if several else None,
+                file=path if several else None,
             )
             for begin in range(0, report.rows, size)
         ]

@@ -125,8 +125,9 @@ def _samples(
     unit: Unit, context: Context, cleaner: Cleaner, seen: _Seen, rejected: TextIO
 ) -> Iterator[dict[str, Any]]:
     from_held_out = unit.source.split == "held_out"
-    for raw in read(unit):
-        seen.rows, seen.lines = seen.rows + 1, raw.number + 1
+    rows = read(unit)
+    for raw in rows:
+        seen.rows += 1
         try:
             if raw.columns is None:
                 raise Unusable(raw.reason, raw.detail)
@@ -144,6 +145,7 @@ def _samples(
         text = sample.to_json()
         seen.text_bytes += len(text)
         yield {"number": raw.number, "sample": text}
+    seen.lines = rows.lines
 
 
 def _names_held_out(columns: dict[str, Any], context: Context) -> bool:

@@ -51,7 +51,7 @@ def prepared_key(
             _without_path(source) for source in (*recipe.data.train, *recipe.data.held_out)
         ],
         "sources": [
-            [entry["split"], entry["entry"], Path(entry["path"]).suffix, entry["sha256"]]
+            [entry[name] for name in ("split", "entry", "kind", "compression", "sha256")]
             for entry in entries
         ],
     }

@@ -26,8 +26,9 @@ from launcher.prepare.mixture import Copies, takes
 from launcher.prepare.rendering.written import check_template
 from launcher.prepare.rows import PROMPTS_KEPT
 from launcher.prepare.similarity import num_bands
-from launcher.prepare.sources import Source, Unit, digest_of, find_sources, units
+from launcher.prepare.sources import Source, Unit, digest_of, find_sources
 from launcher.prepare.stage import Report, Stage, run_on_ray
+from launcher.prepare.units import units
 from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
