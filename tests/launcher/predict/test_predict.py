@@ -38,7 +38,7 @@ class Told:
         self.lines: list[str] = []
         self.phases: list[tuple[str, int, int]] = []
 
-    def phase(self, name: str, done: int, total: int) -> None:
+    def phase(self, name: str, done: int, total: int, *, rows: int = 0) -> None:
         self.phases.append((name, done, total))
 
     def step(self, metrics: Mapping[str, Any]) -> None:
