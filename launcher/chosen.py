@@ -14,6 +14,7 @@ from adapters.checkpoint_folder import (
     adapter_folder,
     folder_of,
     read_manifest,
+    read_origin,
 )
 from adapters.exported import ADAPTER_CONFIG, RECIPE, is_export
 from adapters.mirror import address_of, open_mirror
@@ -182,6 +183,7 @@ def opening_of(recipe: Recipe, chosen: Sequence[Chosen] = ()) -> Opening:
         task=recipe.task,
         labels=labels,
         chat_template=template or read_template(recipe.data.chat_template),
+        multi_label=bool(chosen) and read_origin(chosen[0].folder).multi_label,
     )
 
 

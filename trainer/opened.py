@@ -48,6 +48,7 @@ class OpenedBase:
             self.dtype,
             self.kernels.attention,
             labels=opening.labels,
+            multi_label=opening.multi_label,
             quantization=quantization,
             allow_pickle=opening.base.allow_pickle,
             new_tokens=opening.base.new_tokens,

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
-from launcher.prepare.cleaning import Cleaner, cleaner_of
+from launcher.prepare.cleaning import Cleaner, boilerplate_step, cleaner_of
 from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
@@ -29,6 +29,7 @@ from launcher.prepare.unusable import Dropped, Unusable
 from recipes.files import whole_file, whole_path
 
 FOLDER = "clean"
+FREQUENT_LINES = "frequent_lines.npy"
 
 SAMPLES = pa.schema(
     [
@@ -71,6 +72,7 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         context.recipe.data.clean,
         tokenizer_folder=Path(context.tokenizer_folder),
         new_tokens=context.recipe.base.new_tokens,
+        frequent_lines=frequent_lines(context),
     )
     cleaner.take_counts()  # of a unit whose task has failed in this process
     with (
@@ -102,6 +104,12 @@ def clean_unit(unit: Unit, context: Context) -> Report:
     }
 
 
+def frequent_lines(context: Context) -> Path | None:
+    """The file of the lines that boilerplate_lines takes out, if a recipe has the step."""
+    asked = boilerplate_step(context.recipe.data.clean) is not None
+    return context.work / FREQUENT_LINES if asked else None
+
+
 def files_of(context: Context, unit: int) -> tuple[Path, Path, Path]:
     """Samples, keys and rejected rows of a unit."""
     suffixes = (".arrow", ".keys", ".rejected.jsonl")
@@ -119,8 +127,9 @@ def _samples(
 ) -> Iterator[dict[str, Any]]:
     from_held_out = unit.source.split == "held_out"
     keep_image = keep_in(context.root)
-    for raw in read(unit):
-        seen.rows, seen.lines = seen.rows + 1, raw.number + 1
+    rows = read(unit)
+    for raw in rows:
+        seen.rows += 1
         try:
             if raw.columns is None:
                 raise Unusable(raw.reason, raw.detail)
@@ -138,6 +147,7 @@ def _samples(
         text = sample.to_json()
         seen.text_bytes += len(text)
         yield {"number": raw.number, "sample": text}
+    seen.lines = rows.lines
 
 
 def _names_held_out(columns: dict[str, Any], context: Context) -> bool:
