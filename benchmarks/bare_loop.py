@@ -25,8 +25,9 @@ from benchmarks.plain_lora import plain_lora
 from recipes.load import load
 from recipes.recipe import Recipe
 from trainer.batch import Batch, collate
-from trainer.order import Order
-from trainer.shards import IGNORED, open_split
+from trainer.order import order_of
+from trainer.shards import IGNORED
+from trainer.split import open_split
 
 
 def main(run_dir: Path, result: str, all_logits: bool) -> None:
@@ -57,12 +58,7 @@ def main(run_dir: Path, result: str, all_logits: bool) -> None:
 def batches_of(recipe: Recipe, prepared: Path) -> tuple[list[list[Batch]], list[int]]:
     """This rank's micro-batches of every step, and the supervised tokens of the whole step."""
     split = open_split(prepared, "train")
-    order = Order(
-        num_rows=len(split),
-        seed=recipe.seed,
-        global_batch_size=recipe.train.global_batch_size,
-        micro_batch_size=recipe.train.micro_batch_size,
-    )
+    order = order_of(recipe, split.tokens)
     steps = range(recipe.train.steps or 0)
     own = range(dist.get_rank(), order.num_micro_batches, dist.get_world_size())
     batches = [

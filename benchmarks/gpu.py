@@ -33,7 +33,8 @@ from trainer.engine import Engine, build_engine
 from trainer.loop import Loop, StepResult
 from trainer.order import Order
 from trainer.pulse import Pulse
-from trainer.shards import IGNORED, Split, open_shard, write_shard
+from trainer.shards import IGNORED, write_shard
+from trainer.split import Split, write_index
 
 # NeMo Automodel's performance summary: Llama 3 8B, LoRA, bfloat16, 4,096 tokens, one H100.
 PUBLIC = {"tokens_per_s": 12_473, "tflops": 402, "utilisation": 0.406}
@@ -130,6 +131,7 @@ def measure(
             order=order,
             num_steps=steps,
             pad_token_id=0,
+            mixture=["random"],
             pulse=Pulse(),
             stop_requested=lambda: False,
             save_due=lambda: False,
@@ -166,8 +168,9 @@ def _random_rows(folder: Path, vocabulary: int, length: int, count: int) -> Spli
                 "answer": -1,
             }
         )
-    write_shard(folder / "rows.arrow", rows)
-    return Split([open_shard(folder / "rows.arrow")])
+    shards = [write_shard(folder / "rows.arrow", rows)]
+    write_index(folder, shards)
+    return Split(folder, shards)
 
 
 def _figures(

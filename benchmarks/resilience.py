@@ -75,18 +75,13 @@ def _overhead(trained: Trained) -> dict[str, Any]:
 def _record_s(trained: Trained) -> float:
     """Mean time to keep one step."""
     from trainer.loop import StepResult
-    from trainer.order import Order
+    from trainer.order import order_of
     from trainer.record import Record
-    from trainer.shards import open_split
+    from trainer.split import open_split
 
     recipe = load(trained.folder / "recipe.yaml").recipe
     split = open_split(prepared_of(trained.folder), "train")
-    order = Order(
-        num_rows=len(split),
-        seed=recipe.seed,
-        global_batch_size=recipe.train.global_batch_size,
-        micro_batch_size=recipe.train.micro_batch_size,
-    )
+    order = order_of(recipe, split.tokens)
     with tempfile.TemporaryDirectory(dir=trained.folder) as place:
         record = Record(Path(place), after=0, num_steps=500, order=order, split=split)
         begin = time.perf_counter()
@@ -100,8 +95,10 @@ def _record_s(trained: Trained) -> float:
                     supervised=64,
                     tokens=1024,
                     seconds=1.0,
+                    data_wait_s=0.0,
                     stop=False,
                     save=False,
+                    sources={},
                 )
             )
         return (time.perf_counter() - begin) / 500

@@ -23,7 +23,8 @@ from benchmarks.commands import prepared_of, write_steps
 from benchmarks.plain_lora import plain_lora
 from recipes.load import load
 from recipes.recipe import Recipe
-from trainer.shards import IGNORED, open_split
+from trainer.shards import IGNORED
+from trainer.split import open_split
 
 Columns = dict[str, list[list[int]]]
 

@@ -24,6 +24,7 @@ from recipes.listing import listed
 from recipes.load import load
 from recipes.recipe import Recipe
 from trainer import shards
+from trainer.split import open_split
 
 _SETTINGS = (
     "adapter.",
@@ -147,7 +148,7 @@ def probes(source: Exportable, *, rows: int, tokens: int) -> list[list[int]]:
     """Token ids of a few rows of the data it was trained on, or ids that are always the same."""
     if source.prepared is not None:
         with suppress(DataError):
-            split = shards.open_split(source.prepared, "train")
+            split = open_split(source.prepared, "train")
             return [split[row].input_ids[:tokens].tolist() for row in range(min(rows, len(split)))]
     return [list(range(1 + row, 1 + row + tokens)) for row in range(rows)]
 
@@ -168,6 +169,7 @@ def facts(source: Exportable, hub_id: str | None) -> Facts:
         quantization=source.recipe.base.quantization,
         new_tokens=source.recipe.base.new_tokens,
         labels=source.data["labels"] if source.data is not None else source.recipe.data.labels,
+        multi_label=origin.multi_label,
         rows=_rows(source.data) if source.data is not None else None,
         data_digest=origin.data_digest,
         recipe_digest=origin.recipe_digest,

@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.epochs import Epoch, epochs_of, find_sample
 from recipes.errors import DataError
 from trainer.ledger import Account, read_ledger
-from trainer.shards import open_split
+from trainer.split import open_split
 
 
 def report(run_dir: Path, *, step: int | None, sample: int | None) -> tuple[list[str], bool]:

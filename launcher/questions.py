@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.prepare.cleaning import clean
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import token_ids
-from launcher.prepare.samples import (
-    Sample,
-    as_chat,
-    column,
-    messages_of,
-    text_of,
-    to_sample,
-    with_system,
-)
-from launcher.prepare.sources import Source, Unit, files_of, find_sources, units
+from launcher.prepare.shapes import Message, Sample, to_asked, to_sample
+from launcher.prepare.shapes.prompts import as_chat
+from launcher.prepare.shapes.sample import texts_of
+from launcher.prepare.sources import Unit, find_sources, sources_of
+from launcher.prepare.units import units
 from launcher.prepare.unusable import Unusable
 from recipes import data as recipe_data
 from recipes.errors import DataError
@@ -33,49 +27,54 @@ Way = Literal["chat", "text"]
 class Question:
     """A chat up to the answer, or a text; with the answer or label that is right, if known."""
 
-    messages: list[dict[str, str]] | None = None
+    messages: list[Message] | None = None
+    tools: list[dict[str, Any]] | None = None
     text: str | None = None
+    text_pair: str | None = None
     right: str | None = None
+    right_labels: list[str] | None = None
+    """In place of `right`, where a text can have several."""
 
     @property
     def last(self) -> str:
         """What was said last, for a person to see."""
-        return self.messages[-1]["content"] if self.messages else self.text or ""
+        return "\n".join(texts_of(self.messages[-1])) if self.messages else self.text or ""
 
 
 def to_question(raw: RawRow, recipe: Recipe, way: Way) -> Question:
-    """The question of a row, cleaned and segmented as it was for training. Raises `Unusable`."""
+    """The question of a row, made as it was for training. Raises `Unusable`."""
     if raw.columns is None:
         raise Unusable(raw.reason, raw.detail)
-    data, columns = recipe.data, raw.columns
-    has_messages = data.format == "messages" or (
-        data.format == "auto" and column("messages", data) in columns
-    )
-    if has_messages and recipe.task == "causal_lm":
-        messages = messages_of(columns, data)
-        right = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
-        if not messages:
-            raise Unusable("no question", "there is but an answer")
-        return _question(Sample(messages=with_system(messages, data.system)), right)
-    text = clean(text_of(columns, column("text", data)), data.clean)
-    right = _right(columns, recipe)
-    if recipe.task == "causal_lm" and (way == "chat" or right is not None):
-        return _question(Sample(messages=as_chat(text, None, data.system)), right)
-    return _question(Sample(text=text), right)
-
-
-def _right(columns: Mapping[str, Any], recipe: Recipe) -> str | None:
-    """The label; plain texts have none, whatever else is in their rows."""
-    value = columns.get(column("label", recipe.data))
-    if recipe.data.format == "text" or value is None:
-        return None
-    return str(value).strip() or None
-
-
-def _question(sample: Sample, right: str | None) -> Question:
-    if not (sample.messages[-1]["content"] if sample.messages else sample.text or "").strip():
+    question = _question(to_asked(raw.columns, recipe), recipe, way)
+    if not question.last.strip():
         raise Unusable("empty")
-    return Question(messages=sample.messages, text=sample.text, right=right)
+    return question
+
+
+def _question(sample: Sample, recipe: Recipe, way: Way) -> Question:
+    if sample.images:
+        raise Unusable("images", "only texts are answered so far")
+    if sample.messages is not None:
+        messages, right = list(sample.messages), None
+        if messages[-1]["role"] == "assistant":
+            right = "\n".join(texts_of(messages.pop()))
+        if all(message["role"] == "system" for message in messages):
+            raise Unusable("no question", "there is but an answer")
+        return Question(messages=messages, tools=sample.tools, right=right)
+    if sample.prompt is not None:
+        return Question(text=sample.prompt, right=sample.text)
+    if recipe.task == "sequence_classification":
+        return Question(
+            text=sample.text,
+            text_pair=sample.text_pair,
+            right=sample.label,
+            right_labels=sample.labels,
+        )
+    right = sample.label if sample.labels is None else ", ".join(sample.labels)
+    if way == "chat" or right is not None:
+        assert sample.text is not None
+        return Question(messages=as_chat(sample.text, None, recipe.data.system), right=right)
+    return Question(text=sample.text, text_pair=sample.text_pair, right=right)
 
 
 def question_ids(
@@ -89,7 +88,7 @@ def question_ids(
     if question.messages is None:
         ids = list(tokenizer(question.text)["input_ids"])
     else:
-        ids = token_ids(tokenizer, question.messages, prompt=True)
+        ids = token_ids(tokenizer, question.messages, tools=question.tools, prompt=True)
     if not ids:
         raise Unusable("empty", "the tokenizer makes no token of it")
     check_room(len(ids), new, positions)
@@ -104,22 +103,21 @@ def check_room(tokens: int, new: int, positions: int | None) -> None:
 
 
 def units_of(file: str, recipe: Recipe, key: str) -> list[Unit]:
-    """The units of a file, or of the files of a folder, that a message calls `key`.
+    """The units of what a path stands for in `data.train` too, which a message calls `key`.
 
     Raises `DataError` when it is not there or of an unknown kind.
     """
-    name = file if file.startswith("sample:") else str(Path(file).expanduser().absolute())
-    files = files_of(name, Path(recipe.storage.cache), key)
-    spec = recipe_data.Source(path=name)
-    sources = [Source(path=path, split="held_out", spec=spec) for path in files]
+    spec = recipe_data.Source(path=file)
+    sources = sources_of(spec, Path(recipe.storage.cache), key, split="held_out")
     return units(sources, recipe.data.unit_mb * 2**20)
 
 
 def way_of_texts(recipe: Recipe, *, has_template: bool, tell: Callable[[str], None]) -> Way:
     """How plain texts are asked: as the run's own rows were, which are looked at if need be."""
-    if recipe.task != "causal_lm" or recipe.data.format == "text":
+    shape = recipe.data.format
+    if recipe.task != "causal_lm" or shape == "text":
         return "text"
-    if recipe.data.format != "auto":
+    if shape not in ("auto", "prompt_completion"):
         return "chat"
     trained = _trained_on(recipe)
     if trained is not None:

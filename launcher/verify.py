@@ -147,11 +147,12 @@ def _numbers(file: Path) -> int:
 def _prepared(folder: Path) -> str:
     manifest = shards.read_manifest(folder)
     for split, about in manifest["splits"].items():
-        for shard in about["shards"]:
-            file = folder / split / shard["file"]
+        digests = {shard["file"]: shard["sha256"] for shard in about["shards"]} | about["index"]
+        for name, digest in digests.items():
+            file = folder / split / name
             if not file.is_file():
                 raise DataError(f"{file}: is missing")
-            if sha256(file) != shard["sha256"]:
+            if sha256(file) != digest:
                 raise DataError(f"{file}: differs from what was prepared")
     train = manifest["splits"]["train"]
     return (

@@ -58,10 +58,17 @@ def write_whole(file: Path, text: str) -> None:
 def whole_file(file: Path) -> Iterator[TextIO]:
     """A text to write that takes the place of `file` at the end, and is gone when something
     fails."""
+    with whole_path(file) as aside, aside.open("w", encoding="utf-8") as stream:
+        yield stream
+
+
+@contextmanager
+def whole_path(file: Path) -> Iterator[Path]:
+    """A path to write to beside `file`, which takes its place at the end, and is gone when
+    something fails."""
     aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with aside.open("w", encoding="utf-8") as stream:
-            yield stream
+        yield aside
         _sync(aside)
         os.replace(aside, file)
     except StorageError:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recipes import compatibility, schema, zero_options
 from recipes.data import CleaningStep, Source
@@ -59,7 +60,8 @@ def _entries() -> Iterator[str]:
     yield f"\n### Steps: data.clean\n\n{_one_line(CleaningStep.__doc__)}\n"
     yield "| step | what it does | option | value | default | meaning |"
     yield "|---|---|---|---|---|---|"
-    for name, step in STEPS.items():
+    kinds: Mapping[str, Any] = STEPS
+    for name, step in kinds.items():
         does = f"`{name}` | {_cell(_one_line(step.__doc__))}"
         options = schema.fields_of(step, "")
         if not options:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from launcher.plan.rows import Rows
 from recipes.recipe import Recipe
-from trainer.order import Order, epoch_order, num_steps
+from trainer.order import Order, num_steps, order_of
 
 # Of more micro-batches than this the widest is not looked for, but taken from the longest row.
 _LOOKED_AT = 2_000_000
@@ -52,8 +52,9 @@ def length_of(recipe: Recipe, rows: Rows) -> Length:
         batch_size=train.global_batch_size,
     )
     positions = steps * train.global_batch_size
-    consumed = _consumed(len(rows), recipe.seed, positions)
-    widest, columns = _widest(recipe, rows, positions)
+    order = order_of(recipe, rows.tokens)
+    consumed = _consumed(order, positions)
+    widest, columns = _widest(order, rows, positions)
     return Length(
         rows=len(rows),
         steps=steps,
@@ -68,7 +69,7 @@ def length_of(recipe: Recipe, rows: Rows) -> Length:
 def worker_counts(recipe: Recipe) -> tuple[Workers, ...]:
     """Every number of workers up to the micro-batches of a step that is not slower than a smaller
     one: the fewest for each accumulation."""
-    order = _order(recipe, 1)
+    order = _order(recipe)
     best: dict[int, Workers] = {}
     for number in range(1, order.num_micro_batches + 1):
         accumulation = order.accumulation(number)
@@ -83,7 +84,7 @@ def worker_counts(recipe: Recipe) -> tuple[Workers, ...]:
 
 def workers_of(recipe: Recipe, number: int) -> Workers:
     """What a step is for a number of workers."""
-    order = _order(recipe, 1)
+    order = _order(recipe)
     accumulation = order.accumulation(number)
     return Workers(
         workers=number,
@@ -92,39 +93,29 @@ def workers_of(recipe: Recipe, number: int) -> Workers:
     )
 
 
-def _order(recipe: Recipe, num_rows: int) -> Order:
-    return Order(
-        num_rows=num_rows,
-        seed=recipe.seed,
-        global_batch_size=recipe.train.global_batch_size,
-        micro_batch_size=recipe.train.micro_batch_size,
-    )
+def _order(recipe: Recipe) -> Order:
+    """The order of one row: how a step is cut does not depend on the rows."""
+    return order_of(recipe, np.ones(1, np.int64))
 
 
-def _consumed(num_rows: int, seed: int, positions: int) -> npt.NDArray[np.int64]:
+def _consumed(order: Order, positions: int) -> npt.NDArray[np.int64]:
     """How often each row is seen in the first positions of the endless sequence of epochs."""
-    epochs, rest = divmod(positions, num_rows)
-    counts = np.full(num_rows, epochs, np.int64)
+    epochs, rest = divmod(positions, order.num_rows)
+    counts = np.full(order.num_rows, epochs, np.int64)
     if rest:
-        counts[epoch_order(num_rows, seed, epochs)[:rest]] += 1
+        counts[order.epoch(epochs)[:rest]] += 1
     return counts
 
 
-def _widest(recipe: Recipe, rows: Rows, positions: int) -> tuple[int, int]:
+def _widest(order: Order, rows: Rows, positions: int) -> tuple[int, int]:
     """Tokens of the longest row of the micro-batch that takes the most memory, and the positions
     at which that micro-batch learns something: at most one for each supervised token."""
-    micro = recipe.train.micro_batch_size
+    micro = order.micro_batch_size
     longest = int(rows.tokens.max())
     supervised = int(rows.supervised.max())
     if rows.prepared is None or positions > _LOOKED_AT * micro:
         return longest, min(longest, micro * supervised)
-    order = _positions(len(rows), recipe.seed, positions).reshape(-1, micro)
-    widths = rows.tokens[order].max(axis=1)
-    columns = np.minimum(rows.supervised[order].sum(axis=1), widths)
+    seen = order.positions(0, positions).reshape(-1, micro)
+    widths = rows.tokens[seen].max(axis=1)
+    columns = np.minimum(rows.supervised[seen].sum(axis=1), widths)
     return int(widths.max()), int(columns.max())
-
-
-def _positions(num_rows: int, seed: int, positions: int) -> npt.NDArray[np.int64]:
-    epochs = -(-positions // num_rows)
-    parts = [epoch_order(num_rows, seed, epoch) for epoch in range(epochs)]
-    return np.concatenate(parts)[:positions]

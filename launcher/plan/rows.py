@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
-from launcher.prepare.key import prepared_key, source_entries
+from launcher.prepare.digests import Digests, hash_here
+from launcher.prepare.key import prepared_key
 from launcher.prepare.reading import read
-from launcher.prepare.samples import to_sample
-from launcher.prepare.sources import Source, Unit, units
+from launcher.prepare.reading.tables import open_parquet
+from launcher.prepare.shapes import to_sample
+from launcher.prepare.shapes.sample import texts_of
+from launcher.prepare.sources import Source, Unit
+from launcher.prepare.units import units
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
-from trainer.shards import open_shard, read_manifest
+from trainer.shards import read_manifest
+from trainer.split import open_split
 
 # Sources up to this size are hashed to find their prepared data, in about a tenth of a second.
 _HASHED_BYTES = 64 * 2**20
@@ -58,57 +61,33 @@ def find_prepared(
 ) -> Path | None:
     """The prepared data of a recipe, if it is there.
 
-    A folder that was made from these very files, which have not been written to since, is known by
-    the digests in its manifest. Files that are together small are hashed otherwise; large ones are
-    not, so data that were moved since count as not prepared.
+    Sources that look as when they were last read are known by the digests of then. Of others, those
+    that are together small are read; large ones are not, so data that were moved since count as not
+    prepared.
     """
-    for manifest_file in sorted((cache / "prepared").glob("*/manifest.json")):
-        manifest = read_manifest(manifest_file.parent)
-        if not _is_made_from(manifest, manifest_file, sources):
-            continue
-        key = prepared_key(recipe, base_folder, manifest["sources"])
-        if key == manifest_file.parent.name:
-            return manifest_file.parent
-    if sum(source.path.stat().st_size for source in sources) > _HASHED_BYTES:
+    digests = Digests(folder=cache / "digests")
+    if any(digests.known(source) is None for source in sources) and (
+        sum(source.bytes for source in sources) > _HASHED_BYTES
+    ):
         return None
-    folder = cache / "prepared" / prepared_key(recipe, base_folder, source_entries(sources))
+    entries = digests.of(sources, hash_here)
+    folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
     return folder if (folder / "manifest.json").is_file() else None
-
-
-def _is_made_from(manifest: Mapping[str, Any], file: Path, sources: Sequence[Source]) -> bool:
-    made = file.stat().st_mtime
-    now = [(str(source.path), source.split, source.path.stat().st_size) for source in sources]
-    then = [(entry["path"], entry["split"], entry["bytes"]) for entry in manifest["sources"]]
-    return now == then and all(source.path.stat().st_mtime < made for source in sources)
 
 
 def count_rows(folder: Path) -> Rows:
     """The rows of a prepared folder, exactly. Reads lengths, no tokens."""
     manifest = read_manifest(folder)
-    train = [_lengths(folder / "train", shard) for shard in _shards(manifest, "train")]
-    held_out = [_lengths(folder / "held_out", shard) for shard in _shards(manifest, "held_out")]
+    train, held_out = open_split(folder, "train"), open_split(folder, "held_out")
     return Rows(
-        tokens=_joined([part[0] for part in train]),
-        samples=_joined([part[1] for part in train]),
-        supervised=_joined([part[2] for part in train]),
+        tokens=train.tokens.astype(np.int64),
+        samples=train.samples_per_row,
+        supervised=train.supervised.astype(np.int64),
         held_out=int(manifest["splits"]["held_out"]["samples"]),
-        held_out_tokens=_joined([part[0] for part in held_out]),
-        held_out_supervised=_joined([part[2] for part in held_out]),
+        held_out_tokens=held_out.tokens.astype(np.int64),
+        held_out_supervised=held_out.supervised.astype(np.int64),
         labels=tuple(manifest["labels"]),
         prepared=folder,
-    )
-
-
-def _shards(manifest: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
-    return list(manifest["splits"][split]["shards"])
-
-
-def _lengths(folder: Path, shard: Mapping[str, Any]) -> tuple[Numbers, Numbers, Numbers]:
-    table = open_shard(folder / shard["file"])
-    return (
-        pc.list_value_length(table.column("input_ids")).to_numpy().astype(np.int64),
-        pc.list_value_length(table.column("samples")).to_numpy().astype(np.int64),
-        table.column("supervised").to_numpy().astype(np.int64),
     )
 
 
@@ -162,7 +141,10 @@ def _as_rows(recipe: Recipe, samples: Numbers) -> dict[str, Numbers]:
 
 def _estimate(recipe: Recipe, source: Source) -> Numbers:
     """Estimated tokens of each sample of a file: those of its beginning, over and over."""
-    first = units([source], _LOOKED_AT_BYTES)[0]
+    parts = units([source], _LOOKED_AT_BYTES)
+    if not parts:
+        return np.zeros(0, np.int64)
+    first = parts[0]
     seen = _sample_tokens(recipe, first)
     if not seen:
         return np.zeros(0, np.int64)
@@ -172,14 +154,12 @@ def _estimate(recipe: Recipe, source: Source) -> Numbers:
 
 def _times(source: Source, first: Unit) -> float:
     """How many times a file is as large as its first unit."""
-    if source.path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        metadata = pq.read_metadata(source.path)
-        rows = sum(metadata.row_group(group).num_rows for group in range(first.begin, first.end))
-        return float(metadata.num_rows / max(1, rows))
-    size = source.path.stat().st_size
-    return size / first.end if first.end else 1.0
+    if source.kind == "parquet" and first.end:
+        with open_parquet(source) as file:
+            groups = file.metadata
+            rows = sum(groups.row_group(group).num_rows for group in range(first.begin, first.end))
+            return float(groups.num_rows / max(1, rows))
+    return source.bytes / first.end if first.end else 1.0
 
 
 def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
@@ -188,14 +168,14 @@ def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
         if raw.columns is None:
             continue
         try:
-            sample = to_sample(raw.columns, recipe)
+            sample = to_sample(raw.columns, recipe, unit.source.spec)
         except Unusable:
             continue
         if sample.messages is not None:
-            texts = [str(message["content"]) for message in sample.messages]
+            texts = [text for message in sample.messages for text in texts_of(message)]
             extra = _CHAT_TOKENS
         else:
-            texts, extra = [sample.text or ""], 2
+            texts, extra = [sample.texts()], 2
         text_bytes = sum(len(text.encode()) for text in texts)
         found.append(extra + math.ceil(text_bytes / _TEXT_BYTES_PER_TOKEN))
     return found

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
-from launcher.prepare.sources import Source
+from adapters.tokenizer import read_template
+from launcher.prepare.cleaning import step_files, step_versions
+from recipes import data as recipe_data
 from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 4
 """Raised by hand when the same content would be prepared differently than before."""
 
-_NOT_CONTENT = ("train", "held_out")
+# What the manifest's counts are checked against, what the trainer does with the shards, and sources
+# and files, which count by what they hold.
+_NOT_CONTENT = ("train", "held_out", "clean", "max_failed", "group_by_length", "chat_template")
 
 
-def source_entries(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """What the manifest keeps of each source: path, split, bytes, sha256."""
-    return [
-        {
-            "path": str(source.path),
-            "split": source.split,
-            "bytes": source.path.stat().st_size,
-            "sha256": sha256(source.path),
-        }
-        for source in sources
-    ]
+def prepared_key(
+    recipe: Recipe, tokenizer_folder: Path, entries: Sequence[Mapping[str, Any]]
+) -> str:
+    """The first 32 hex digits of a sha256 over everything that decides the shards.
 
-
-def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[str, Any]]) -> str:
-    """The first 32 hex digits of a sha256 over everything that decides the shards."""
+    `entries` are those of the sources, with their digests (`digests.source_entry`).
+    """
     data = {
         path.removeprefix("data."): value
         for path, value in values(recipe).items()
@@ -46,13 +42,39 @@ def prepared_key(recipe: Recipe, tokenizer_folder: Path, entries: Sequence[dict[
         "choices": list(recipe.evaluate.choices),
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
+        "new_tokens": list(recipe.base.new_tokens),
+        "chat_template": read_template(recipe.data.chat_template),
+        "steps": [_without_folders(step) for step in recipe.data.clean],
+        "step_files": [sha256(file) for file in step_files(recipe.data.clean)],
+        "step_versions": dict(step_versions(recipe.data.clean)),
+        "entries": [
+            _without_path(source) for source in (*recipe.data.train, *recipe.data.held_out)
+        ],
         "sources": [
-            [entry["split"], Path(entry["path"]).suffix, entry["sha256"]] for entry in entries
+            [entry[name] for name in ("split", "entry", "kind", "compression", "sha256")]
+            for entry in entries
         ],
     }
-    if recipe.base.new_tokens:
-        content["new_tokens"] = list(recipe.base.new_tokens)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without_path(source: recipe_data.Source) -> Any:
+    plain = source.plain()
+    return {} if isinstance(plain, str) else {**plain, "path": None}
+
+
+def _without_folders(step: recipe_data.CleaningStep) -> Any:
+    """A step as it stands in a recipe, its files by their last names: what they hold counts."""
+    plain = step.plain()
+    if isinstance(plain, str):
+        return plain
+    files = (*step.paths, *step.functions)
+    return {
+        step.name: {
+            name: Path(value).name if name in files and value is not None else value
+            for name, value in plain[step.name].items()
+        }
+    }
 
 
 def _tokenizer_digest(folder: Path) -> str:

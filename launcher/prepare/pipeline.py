@@ -1,45 +1,57 @@
-"""Preparing a recipe's data: find, clean, select, tokenise, and put the folder in its place."""
+"""Preparing a recipe's data: from its sources to a folder of shards, once for each key."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template
-from launcher.prepare.key import PREPARE_VERSION, prepared_key, source_entries
-from launcher.prepare.selection import select
-from launcher.prepare.sources import Source, Unit, find_sources, units
-from launcher.prepare.tasks import (
-    PROMPTS_KEPT,
-    CleanReport,
-    Context,
-    TokenizeReport,
-    clean_unit,
-    read_cleaned,
-    run_on_ray,
-    tokenize_unit,
-    verdict_file,
-)
+from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
+from launcher.prepare.cleaning import boilerplate_step
+from launcher.prepare.context import Context
+from launcher.prepare.digests import Digests, hash_here
+from launcher.prepare.failures import Failures
+from launcher.prepare.key import prepared_key
+from launcher.prepare.manifest import check_usable, manifest_of
+from launcher.prepare.mixture import Copies, takes
+from launcher.prepare.recognised import recognised
+from launcher.prepare.rendering.written import check_template
+from launcher.prepare.rows import PROMPTS_KEPT
+from launcher.prepare.similarity import num_bands
+from launcher.prepare.sources import Source, Unit, digest_of, find_sources
+from launcher.prepare.stage import Report, Stage, run_on_ray
+from launcher.prepare.units import units
+from launcher.prepare.usage import note_use
+from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
-from recipes.files import whole_folder
+from recipes.files import write_whole
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
+from trainer.split import write_index
 
-Progress = Callable[[str, int, int], None]
-"""Name of the phase, units done, units in all."""
 
-_SPLITS = ("train", "held_out")
+class Progress(Protocol):
+    """Told how far a phase is."""
+
+    def __call__(self, name: str, done: int, total: int, /, *, rows: int = 0) -> None:
+        """Name of the phase, units done, units in all, and rows in what is done where that is
+        known."""
+
+
 _MANIFEST = "manifest.json"
 _LOOK_AGAIN_S = 1.0
+# Files up to this size together are read here; more are read by tasks, on all nodes.
+_HASHED_HERE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +63,77 @@ class Prepared:
     fresh: bool
 
 
-def prepare(recipe: Recipe, *, base_folder: Path, cache: Path, progress: Progress) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    *,
+    base_folder: Path,
+    cache: Path,
+    progress: Progress,
+    verify: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Prepared:
     """The prepared data of a recipe in `cache/prepared/<key>`, made on the connected Ray if needed.
 
-    Raises `DataError` when a source cannot be read or no row can be used.
+    Sources that look as they did when they were last read are not read again to find the key, but
+    with `verify`. What was interrupted goes on where it was. `tell` hears what a person should know
+    of the sources. Raises `DataError` when a source cannot be read or no row can be used.
     """
     sources = find_sources(recipe.data, cache)
     progress("reading sources", 0, 0)
-    entries = source_entries(sources)
+    digests = Digests(folder=cache / "digests")
+    known = [digests.known(source) for source in sources] if verify else []
+    entries = digests.of(sources, partial(_hash_all, progress=progress), verify=verify)
     progress("reading sources", 1, 1)
-    folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
+    for entry, before in zip(entries, known, strict=False):
+        if before not in (None, entry["sha256"]):
+            tell(
+                f"{entry['path']}: has other bytes than when it was last read, though neither its "
+                "size nor its time has changed"
+            )
+    key = prepared_key(recipe, base_folder, entries)
+    folder, aside = cache / "prepared" / key, cache / "preparing" / key
     # Runs of a sweep begin at the same moment, and need the same.
     with _alone(folder, progress):
         if (folder / _MANIFEST).is_file():
-            return Prepared(folder=folder, manifest=read_manifest(folder), fresh=False)
-        manifest = _make(folder, recipe, base_folder, sources, entries, progress)
+            manifest = read_manifest(folder)
+            Failures.of(manifest, recipe.data.max_failed).check()
+            note_use(folder)
+            return Prepared(folder=folder, manifest=manifest, fresh=False)
+        _check_tokenizer(recipe, base_folder)
+        try:
+            (aside / "work").mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(exist_ok=True)
+            for line in recognised(recipe, sources):
+                tell(line)
+            manifest = _make(aside, recipe, base_folder, sources, entries, progress)
+            os.replace(aside, folder)
+        except DataError:
+            # The same sources would end the same way.
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{aside}: cannot be written: {error}") from error
     return Prepared(folder=folder, manifest=manifest, fresh=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hashing:
+    number: int
+    source: Source
+
+
+def _hash_all(sources: Sequence[Source], *, progress: Progress) -> list[str]:
+    if sum(source.bytes for source in sources) <= _HASHED_HERE_BYTES:
+        return hash_here(sources)
+    items = [_Hashing(number=number, source=source) for number, source in enumerate(sources)]
+    nowhere = Context(recipe=None, tokenizer_folder="", work=Path())  # type: ignore[arg-type]
+    return run_on_ray(_hash_one, items, nowhere, partial(progress, "hashing sources"))
+
+
+def _hash_one(item: _Hashing, context: Context) -> str:
+    return digest_of(item.source)
 
 
 @contextmanager
@@ -93,8 +160,23 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
+def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
+    data = recipe.data
+    if data.chat_template is not None:
+        check_template(data.chat_template)
+    has_template = data.chat_template is not None or has_chat_template(folder)
+    chats = (*CHATS, "text_label", "text_labels", "image_text")
+    needs_template = recipe.task == "causal_lm" and (data.prompt or data.format in chats)
+    if needs_template and not has_template:
+        what = "data.prompt" if data.prompt else f"data.format = {data.format}"
+        raise DataError(
+            f"{what}: the tokenizer of {folder} has no chat template. Use a base that was made for "
+            "chat, give data.chat_template, or data.format=text"
+        )
+
+
 def _make(
-    folder: Path,
+    aside: Path,
     recipe: Recipe,
     base_folder: Path,
     sources: Sequence[Source],
@@ -102,166 +184,206 @@ def _make(
     progress: Progress,
 ) -> dict[str, Any]:
     """Fill a folder with prepared data: its manifest."""
-    _check_tokenizer(recipe, base_folder)
     parts = units(sources, recipe.data.unit_mb * 2**20)
-    with whole_folder(folder) as aside:
-        for name in (*_SPLITS, "work"):
-            (aside / name).mkdir()
-        context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
-        cleaned, tokenized, labels = _run_stages(recipe, parts, context, progress)
-        rejected = list(_rejected(parts, cleaned, tokenized))
-        manifest = _manifest(recipe, folder.name, entries, cleaned, tokenized, labels, rejected)
-        _check_usable(recipe, manifest)
-        _write_lines(aside / "rejected.jsonl", rejected)
-        prompts = [prompt for report in tokenized for prompt in report.prompts]
-        _write_lines(aside / "prompts.jsonl", prompts[:PROMPTS_KEPT])
-        shutil.rmtree(aside / "work")
-        (aside / _MANIFEST).write_text(
-            json.dumps(manifest, ensure_ascii=False, indent=2), encoding="utf-8"
-        )
+    context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
+    stages = _Stages(recipe, context, progress)
+    stages.count_lines(parts)
+    first = stages.clean(parts)
+    stages.judge(first)
+    if recipe.data.deduplicate == "near":
+        stages.find_near(first)
+    labels = _labels(recipe, first)
+    lines = _first_lines(parts, first)
+    second = stages.tokenize(parts, first, lines, labels)
+    shards = stages.pack(first)
+    places = [
+        {"file": sources.index(unit.source), "first_line": line, "source": _source(recipe, unit)}
+        for unit, line in zip(parts, lines, strict=True)
+    ]
+    manifest = manifest_of(
+        recipe, aside.name, base_folder, entries, places, first, second, shards, labels
+    )
+    check_usable(recipe, manifest)
+    for name, split in manifest["splits"].items():
+        (aside / name).mkdir(exist_ok=True)
+        split["index"] = write_index(aside / name, split["shards"])
+    prompts = [prompt for report in second for prompt in report["prompts"]]
+    lines_of_prompts = [json.dumps(p, ensure_ascii=False) + "\n" for p in prompts[:PROMPTS_KEPT]]
+    write_whole(aside / "prompts.jsonl", "".join(lines_of_prompts))
+    shutil.rmtree(aside / "work")
+    write_whole(aside / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest
 
 
-def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
-    needs_template = recipe.task == "causal_lm" and recipe.data.format in ("messages", "text_label")
-    if needs_template and not has_chat_template(folder):
-        raise DataError(
-            f"data.format = {recipe.data.format}: the tokenizer of {folder} has no chat template. "
-            "Use a base that was made for chat, or data.format=text"
-        )
+def _source(recipe: Recipe, unit: Unit) -> int:
+    """The number of a unit's source: those of data.train, then those of data.held_out."""
+    before = len(recipe.data.train) if unit.source.split == "held_out" else 0
+    return before + unit.source.entry
 
 
-def _run_stages(
-    recipe: Recipe, parts: Sequence[Unit], context: Context, progress: Progress
-) -> tuple[list[CleanReport], list[TokenizeReport], list[str]]:
-    cleaned: list[CleanReport] = run_on_ray(
-        clean_unit,
-        parts,
-        context,
-        lambda done, total: progress("cleaning", done, total),
-    )
-    _select(recipe, parts, cleaned, context)
-    labels = _labels(recipe, cleaned)
-    tokenized: list[TokenizeReport] = run_on_ray(
-        tokenize_unit,
-        parts,
-        replace(context, labels=tuple(labels)),
-        lambda done, total: progress("tokenizing", done, total),
-    )
-    return cleaned, tokenized, labels
+def _first_lines(parts: Sequence[Unit], reports: Sequence[Report]) -> list[int]:
+    """Lines of its file before each unit."""
+    before: Counter[str] = Counter()
+    found = []
+    for unit, report in zip(parts, reports, strict=True):
+        found.append(before[unit.source.address])
+        before[unit.source.address] += report["lines"]
+    return found
 
 
-def _select(
-    recipe: Recipe, parts: Sequence[Unit], cleaned: Sequence[CleanReport], context: Context
-) -> None:
-    """Judge all samples at once, and leave each unit's verdicts beside its samples."""
-    tables = [read_cleaned(context.work, unit.number) for unit in parts]
-    digests = [_digests(table["digest"]) for table in tables]
-    questions = [_digests(table["question"]) for table in tables]
-    held_out = [
-        np.full(len(table), unit.source.split == "held_out")
-        for unit, table in zip(parts, tables, strict=True)
-    ]
-    verdicts = select(
-        np.concatenate(digests),
-        np.concatenate(questions),
-        np.concatenate(held_out),
-        held_out_fraction=recipe.data.held_out_fraction,
-        deduplicate=recipe.data.deduplicate != "none",
-        labels_must_agree=recipe.task == "sequence_classification",
-    )
-    begin = 0
-    for unit, report in zip(parts, cleaned, strict=True):
-        end = begin + report.samples
-        np.save(verdict_file(context.work, unit.number), verdicts.codes[begin:end])
-        begin = end
-
-
-def _digests(column: Any) -> Any:
-    return np.frombuffer(b"".join(column.to_pylist()), dtype="V16")
-
-
-def _labels(recipe: Recipe, cleaned: Sequence[CleanReport]) -> list[str]:
+def _labels(recipe: Recipe, reports: Sequence[Report]) -> list[str]:
     """Labels in the order of their ids; none for causal models."""
     if recipe.task != "sequence_classification":
         return []
-    found = sorted({label for report in cleaned for label in report.labels})
+    found = sorted({label for report in reports for label in report["labels"]})
     if recipe.data.labels:
         return list(recipe.data.labels)
     if len(found) == 1:
         raise DataError(f"data.columns.label: every row has the label {found[0]}")
+    if len(found) >= cleaned.MOST_LABELS:
+        raise DataError(
+            f"data.columns.label: has {len(found):,} values and more; is it the label? "
+            "Name the column with data.columns={label: NAME}"
+        )
     return found
 
 
-def _rejected(
-    parts: Sequence[Unit], cleaned: Sequence[CleanReport], tokenized: Sequence[TokenizeReport]
-) -> Iterator[dict[str, Any]]:
-    """Every row that was set aside, with its file and its number in it, counted from 1."""
-    lines_before: Counter[Path] = Counter()
-    for unit, first, second in zip(parts, cleaned, tokenized, strict=True):
-        path = unit.source.path
-        together = sorted([*first.rejected, *second.rejected], key=lambda row: row["number"])
-        for row in together:
-            yield {
-                "reason": row["reason"],
-                "file": str(path),
-                "row": lines_before[path] + row["number"] + 1,
-                "detail": row["detail"],
-                "text": row["text"],
-            }
-        lines_before[path] += first.lines
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """The stages, in order; each takes what the ones before it reported."""
 
+    recipe: Recipe
+    context: Context
+    progress: Progress
 
-def _manifest(
-    recipe: Recipe,
-    key: str,
-    entries: Sequence[Mapping[str, Any]],
-    cleaned: Sequence[CleanReport],
-    tokenized: Sequence[TokenizeReport],
-    labels: Sequence[str],
-    rejected: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    splits = {name: _split(name, tokenized, recipe) for name in _SPLITS}
-    rows_read = sum(report.rows for report in cleaned)
-    accounted = sum(split["samples"] for split in splits.values()) + len(rejected)
-    assert rows_read == accounted, f"{rows_read} rows were read, {accounted} are accounted for"
-    return {
-        "version": PREPARE_VERSION,
-        "key": key,
-        "task": recipe.task,
-        "labels": list(labels),
-        "rows_read": rows_read,
-        "splits": splits,
-        "rejected": dict(sorted(Counter(row["reason"] for row in rejected).items())),
-        "sources": list(entries),
-    }
+    def count_lines(self, parts: Sequence[Unit]) -> None:
+        if boilerplate_step(self.recipe.data.clean) is None:
+            return
+        stage = Stage(name=counted.FOLDER, function=counted.count_unit)
+        self._run("counting lines", stage, parts)
+        counted.leave_frequent_lines(self.context, len(parts))
 
-
-def _split(name: str, tokenized: Sequence[TokenizeReport], recipe: Recipe) -> dict[str, Any]:
-    shards = [report.shards[name] for report in tokenized if name in report.shards]
-    total = {
-        what: sum(shard[what] for shard in shards)
-        for what in ("rows", "samples", "tokens", "supervised")
-    }
-    if name == "held_out" and recipe.evaluate.choices:
-        # Each sample is there once for each choice.
-        total["samples"] //= len(recipe.evaluate.choices)
-    return {**total, "shards": shards}
-
-
-def _check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
-    files = ", ".join(entry["path"] for entry in manifest["sources"])
-    if manifest["splits"]["train"]["rows"] == 0:
-        raise DataError(
-            f"data.train: none of {manifest['rows_read']} rows can be trained on "
-            f"({reasons or 'there are no rows'}) in {files}"
+    def clean(self, parts: Sequence[Unit]) -> list[Report]:
+        failures = Failures(self.recipe.data.max_failed)
+        stage = Stage(name=cleaned.FOLDER, function=cleaned.clean_unit)
+        reports = self._run(
+            "cleaning", stage, parts, look=failures.add, rows=lambda report: int(report["rows"])
         )
-    if recipe.data.holds_out and manifest["splits"]["held_out"]["rows"] == 0:
-        what = "held_out" if recipe.data.held_out else "held_out_fraction"
-        raise DataError(f"data.{what}: no usable row is held out ({reasons or 'too few rows'})")
+        failures.check()
+        return reports
+
+    def judge(self, first: Sequence[Report]) -> None:
+        samples = sum(report["samples"] for report in first)
+        stage = Stage(name=judged.FOLDER, function=judged.judge_range)
+        self._run("finding duplicates", stage, judged.ranges(samples, len(first)), rows=_samples)
+
+    def find_near(self, first: Sequence[Report]) -> None:
+        items = [
+            near.Signing(number=report["unit"], num_samples=report["samples"]) for report in first
+        ]
+        signing = Stage(name=near.SIGNED, function=near.sign_unit)
+        self._run("signing", signing, items, rows=_samples)
+        bands = num_bands(near.likeness(self.recipe.data))
+        parts = judged.ranges(bands * sum(report["samples"] for report in first), len(first))
+        joining = Stage(name=near.JOINED, function=near.join_range)
+        self._run("finding near duplicates", joining, parts)
+        near.leave_verdicts(self.context, len(parts), len(first))
+
+    def tokenize(
+        self,
+        parts: Sequence[Unit],
+        first: Sequence[Report],
+        lines: Sequence[int],
+        labels: Sequence[str],
+    ) -> list[Report]:
+        groups = {
+            unit: self._groups(block, first)
+            for block in tokenized.blocks(len(parts))
+            for unit in block
+        }
+        copies = self._copies(parts, first)
+        items = [
+            tokenized.Tokenizing(
+                number=unit.number,
+                num_samples=report["samples"],
+                first_line=line,
+                file=unit.source.address,
+                source=_source(self.recipe, unit),
+                groups=groups[unit.number],
+                copies=copies[unit.number],
+                labels=tuple(labels),
+            )
+            for unit, report, line in zip(parts, first, lines, strict=True)
+        ]
+        stage = Stage(name=tokenized.FOLDER, function=tokenized.tokenize_unit)
+        return self._run(
+            "tokenizing", stage, items, rows=lambda report: int(first[report["unit"]]["samples"])
+        )
+
+    def _groups(self, block: Sequence[int], first: Sequence[Report]) -> int:
+        sizes = [first[unit]["text_bytes"] for unit in block]
+        return tokenized.groups_of(sizes, self.recipe.data.unit_mb * 2**20)
+
+    def _copies(self, parts: Sequence[Unit], first: Sequence[Report]) -> list[Copies]:
+        """How often the samples of each unit are taken."""
+        trained = judged.num_trained(
+            self.context,
+            [report["samples"] for report in first],
+            near.trained_verdicts(self.context),
+        )
+        weights = [source.weight for source in self.recipe.data.train]
+        sources = [_source(self.recipe, unit) for unit in parts]
+        have = [0] * (len(weights) + len(self.recipe.data.held_out))
+        firsts = []
+        for source, count in zip(sources, trained, strict=True):
+            firsts.append(have[source])
+            have[source] += int(count)
+        wanted = takes(have[: len(weights)], weights, self.recipe.data.mix)
+        wanted += have[len(weights) :]
+        return [
+            Copies(have=have[source], take=wanted[source], first=rank)
+            for source, rank in zip(sources, firsts, strict=True)
+        ]
+
+    def pack(self, first: Sequence[Report]) -> dict[str, list[Report]]:
+        found = {}
+        for split in tokenized.SPLITS:
+            groups = [
+                (tuple(block), group)
+                for block in tokenized.blocks(len(first))
+                for group in range(self._groups(block, first))
+            ]
+            items = [
+                packed.Packing(number=number, split=split, units=block, group=group)
+                for number, (block, group) in enumerate(groups)
+            ]
+            stage = Stage(name=f"{packed.FOLDER}_{split}", function=packed.pack_group)
+            name = f"writing {split.replace('_', '-')} shards"
+            found[split] = self._run(
+                name, stage, items, rows=lambda report: _samples(report["shard"] or {"samples": 0})
+            )
+        return found
+
+    def _run(
+        self,
+        name: str,
+        stage: Stage,
+        items: Sequence[Any],
+        look: Callable[[Report], None] = lambda report: None,
+        rows: Callable[[Report], int] = lambda report: 0,
+    ) -> list[Report]:
+        seen = 0
+
+        def looked_at(report: Report) -> None:
+            nonlocal seen
+            look(report)
+            seen += rows(report)
+
+        def told(done: int, total: int) -> None:
+            self.progress(name, done, total, rows=seen)
+
+        return run_on_ray(stage, items, self.context, told, look=looked_at)
 
 
-def _write_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    file.write_text(text, encoding="utf-8")
+def _samples(report: Report) -> int:
+    return int(report["samples"])

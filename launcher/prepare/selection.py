@@ -10,8 +10,10 @@ import numpy.typing as npt
 TRAIN, HELD_OUT = "", "held out"
 DUPLICATE = "duplicate"
 LEAK = "also held out"
+NEAR = "near duplicate"
+NEAR_LEAK = "near duplicate of a held-out one"
 CONTRADICTION = "contradicting labels"
-_REASONS = [TRAIN, HELD_OUT, DUPLICATE, LEAK, CONTRADICTION]
+_REASONS = [TRAIN, HELD_OUT, DUPLICATE, LEAK, CONTRADICTION, NEAR, NEAR_LEAK]
 
 Digests = npt.NDArray[np.void]
 """16 bytes a sample, dtype V16."""
@@ -25,7 +27,17 @@ class Selection:
 
     def verdict(self, index: int) -> str:
         """`TRAIN`, `HELD_OUT`, or the reason to set the sample aside."""
-        return _REASONS[int(self.codes[index])]
+        return reason(int(self.codes[index]))
+
+
+def code(verdict: str) -> int:
+    """The number of a verdict."""
+    return _REASONS.index(verdict)
+
+
+def reason(number: int) -> str:
+    """The verdict of a number."""
+    return _REASONS[number]
 
 
 def select(
@@ -44,20 +56,16 @@ def select(
     on the order, and a training sample with a held-out question is set aside.
     """
     held_out = from_held_out | _chosen(questions, held_out_fraction)
-    codes = np.where(held_out, _code(HELD_OUT), _code(TRAIN)).astype(np.int8)
-    codes[~held_out & np.isin(_ordered(questions), _ordered(questions[held_out]))] = _code(LEAK)
+    codes = np.where(held_out, code(HELD_OUT), code(TRAIN)).astype(np.int8)
+    codes[~held_out & np.isin(_ordered(questions), _ordered(questions[held_out]))] = code(LEAK)
     if deduplicate:
         for part in (held_out, ~held_out):
             indices = np.flatnonzero(part)
             _, first = np.unique(_ordered(digests[indices]), return_index=True)
-            codes[np.delete(indices, first)] = _code(DUPLICATE)
+            codes[np.delete(indices, first)] = code(DUPLICATE)
     if labels_must_agree:
-        codes[_contradicting(digests, questions)] = _code(CONTRADICTION)
+        codes[_contradicting(digests, questions)] = code(CONTRADICTION)
     return Selection(codes=codes)
-
-
-def _code(verdict: str) -> int:
-    return _REASONS.index(verdict)
 
 
 def _ordered(digests: Digests) -> npt.NDArray[np.bytes_]:

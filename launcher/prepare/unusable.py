@@ -10,3 +10,7 @@ class Unusable(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class Dropped(Unusable):
+    """A row that the recipe leaves out on purpose, such as by a step of data.clean."""

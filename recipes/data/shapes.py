@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 Shape = Literal[
@@ -17,3 +18,15 @@ Shape = Literal[
     "preference",
     "image_text",
 ]
+
+CHATS: tuple[Shape, ...] = ("alpaca", "sharegpt", "messages")
+"""Shapes whose rows say themselves what is asked and answered."""
+
+CLASSIFIED: tuple[Shape, ...] = ("text_pair", "text_labels", "text_label")
+"""Shapes that a classification takes."""
+
+ONLY_PREPARED: Mapping[Shape, str] = {
+    "preference": "pairs of a chosen and a rejected answer",
+    "image_text": "images",
+}
+"""Shapes that are checked and prepared but not trained on yet, and what they hold."""

@@ -36,6 +36,9 @@ class Source:
     paths: ClassVar[tuple[str, ...]] = ("path",)
     """Keys that hold paths."""
 
+    functions: ClassVar[tuple[str, ...]] = ()
+    """Keys that name functions."""
+
     @classmethod
     def kind_of(cls, value: Any, place: str, problems: list[Problem]) -> type[Source] | None:
         """This class for an entry as it stands in a recipe; None after a problem."""

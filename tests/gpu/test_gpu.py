@@ -17,8 +17,8 @@ from support import jobs, tiny
 from support.ranks import run_ranks
 from trainer.batch import collate
 from trainer.kernels import Kernels, choose_kernels, put_into
-from trainer.loss import row_losses, training_loss
-from trainer.shards import Row, Split, open_shard, write_shard
+from trainer.loss import losses_of, training_loss
+from trainer.shards import Row
 
 pytestmark = pytest.mark.gpu
 
@@ -112,7 +112,8 @@ def test_the_fused_loss_is_the_plain_one(folders: Path, tmp_path: Path):
         )
         kernels = put_into(model, kernels)
         assert kernels.fused_loss is (choice == "auto")
-        loss = training_loss(model, batch, task="causal_lm", kernels=kernels)
+        loss, losses = training_loss(model, batch, task="causal_lm", kernels=kernels)
+        assert (losses is None) is (choice == "auto")
         loss.backward()
         found.append((loss.item(), model.model.embed_tokens.weight.grad))
     (plain, plain_gradient), (fused, fused_gradient) = found
@@ -160,14 +161,13 @@ def _model(folders: Path, dtype: torch.dtype, attention: str) -> torch.nn.Module
 
 
 def _rows(folder: Path, packs: list[list[int]], made: list) -> list[Row]:
-    file = folder / f"{packs}.arrow".replace(" ", "")
-    write_shard(file, [tiny.row([made[i] for i in pack], pack[0]) for pack in packs])
-    split = Split([open_shard(file)])
+    rows = [tiny.row([made[i] for i in pack], pack[0]) for pack in packs]
+    split = tiny.split_of(folder / f"{packs}".replace(" ", ""), rows)
     return [split[index] for index in range(len(split))]
 
 
 @torch.no_grad()
 def _loss(model: torch.nn.Module, rows: list[Row], kernels: Kernels) -> float:
     batch = collate(rows, pad_token_id=0).to(torch.device("cuda"))
-    losses, _ = row_losses(model, batch, task="causal_lm", kernels=kernels)
+    losses, _ = losses_of(model, batch, task="causal_lm", kernels=kernels)
     return float(losses.sum())

@@ -11,19 +11,14 @@ from transformers import AutoModelForCausalLM
 
 from recipes.recipe import Recipe
 from recipes.train import Train
-from trainer.order import Order
-from trainer.shards import open_split
+from trainer.order import order_of
+from trainer.split import open_split
 
 
 def plain_losses(recipe: Recipe, base: Path, prepared: Path, steps: int) -> list[float]:
     """Textbook training in float32: one sequence at a time, mean over the batch's answer tokens."""
     split = open_split(prepared, "train")
-    order = Order(
-        num_rows=len(split),
-        seed=recipe.seed,
-        global_batch_size=recipe.train.global_batch_size,
-        micro_batch_size=1,
-    )
+    order = order_of(recipe, split.tokens)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     layers = model.config.num_hidden_layers
     last = recipe.adapter.last_layers

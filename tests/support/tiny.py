@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainer.shards import IGNORED, write_shard
+from trainer.split import Split, write_index
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
@@ -132,18 +133,28 @@ def row(parts: list[tuple[list[int], list[int]]], first: int, **more: int) -> di
     } | more
 
 
+def split_of(folder: Path, rows: list[dict[str, Any]]) -> Split:
+    """Rows as a split of one shard, written into an own folder."""
+    folder.mkdir(parents=True)
+    shards = [write_shard(folder / "shard_00000.arrow", rows)] if rows else []
+    write_index(folder, shards)
+    return Split(folder, shards)
+
+
 def write_prepared(
     folder: Path,
     train: list[dict[str, Any]],
     held_out: list[dict[str, Any]] = [],  # noqa: B006
     labels: list[str] = [],  # noqa: B006
+    **more: Any,
 ) -> Path:
-    """A prepared folder with one shard for each split that has rows."""
+    """A prepared folder with one shard for each split that has rows; `more` of its manifest."""
     splits = {}
     for name, rows in (("train", train), ("held_out", held_out)):
         (folder / name).mkdir(parents=True)
         shards = [write_shard(folder / name / "shard_00000.arrow", rows)] if rows else []
         splits[name] = {
+            "index": write_index(folder / name, shards),
             "rows": len(rows),
             "samples": sum(shard["samples"] for shard in shards),
             "tokens": sum(shard["tokens"] for shard in shards),
@@ -151,5 +162,6 @@ def write_prepared(
             "shards": shards,
         }
     (folder / "prompts.jsonl").write_text("")
-    (folder / "manifest.json").write_text(json.dumps({"splits": splits, "labels": labels}))
+    manifest = {"splits": splits, "labels": labels, "multi_label": False, "mixture": ["tiny"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest | more))
     return folder

@@ -20,7 +20,7 @@ from support import jobs
 from support.ranks import run_ranks
 from trainer.ledger import read_ledger
 from trainer.order import Order
-from trainer.shards import open_split
+from trainer.split import open_split
 
 
 @pytest.fixture(scope="module")

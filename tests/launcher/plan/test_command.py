@@ -115,7 +115,8 @@ def test_a_run_without_a_plan_is_told_so(workplace: Path, tmp_path: Path):
 def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, tmp_path: Path):
     from adapters.base_ref import locate
     from launcher.plan.rows import count_rows, find_prepared
-    from launcher.prepare.key import prepared_key, source_entries
+    from launcher.prepare.digests import Digests, hash_here
+    from launcher.prepare.key import prepared_key
     from launcher.prepare.sources import find_sources
     from recipes.load import load
 
@@ -123,7 +124,7 @@ def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, t
     folder = locate(recipe.base, tmp_path)
     sources = find_sources(recipe.data, tmp_path)
     assert find_prepared(recipe, folder, tmp_path, sources) is None
-    entries = source_entries(sources)
+    entries = Digests(folder=tmp_path / "digests").of(sources, hash_here)
     made = tmp_path / "prepared" / prepared_key(recipe, folder, entries)
     samples = tiny.samples(5)
     tiny.write_prepared(

@@ -1,4 +1,4 @@
-"""Packing, selection and rendering: functions from value to value."""
+"""Packing and selection: functions from value to value."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from adapters.tokenizer import has_chat_template, load_tokenizer
+from adapters.tokenizer import has_chat_template
 from launcher.prepare.packing import pack
-from launcher.prepare.rendering import Rendered, fit, render, render_chat
-from launcher.prepare.samples import Sample
 from launcher.prepare.selection import select
-from launcher.prepare.unusable import Unusable
-from trainer.shards import IGNORED
 
 
 def test_packing_holds_each_sample_once_and_never_overflows():
@@ -77,68 +72,6 @@ def test_a_share_is_held_out_by_the_question_alone():
     turned = select(many[::-1], many[::-1], none, held_out_fraction=0.1, **options).codes
     assert (turned[::-1] == found).all()
     assert len(select(many[:0], many[:0], none[:0], held_out_fraction=0.1, **options).codes) == 0
-
-
-@pytest.fixture(scope="module")
-def tokenizer(llama: Path) -> Any:
-    return load_tokenizer(llama)
-
-
-def chat(*turns: str) -> list[dict[str, str]]:
-    roles = ("user", "assistant")
-    return [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
-
-
-def spoken(tokenizer: Any, rendered: Rendered) -> list[str]:
-    return [tokenizer.decode([label]) for label in rendered.labels if label != IGNORED]
-
-
-def test_only_the_assistant_is_supervised_to_the_end_of_its_turn(tokenizer: Any):
-    rendered = render_chat(tokenizer, chat("w1 w2", "w3", "w4", "w5 w6"))
-    text = "<|user|> w1 w2 <|end|> <|assistant|> w3 <|end|> <|user|> w4 <|end|> <|assistant|>"
-    assert tokenizer.decode(rendered.input_ids) == f"{text} w5 w6 <|end|>"
-    assert spoken(tokenizer, rendered) == ["w3", "<|end|>", "w5", "w6", "<|end|>"]
-    assert rendered.supervised == 5
-    for token, label in zip(rendered.input_ids, rendered.labels, strict=True):
-        assert label in (token, IGNORED)
-
-
-def test_a_template_that_marks_the_assistant_is_believed(tokenizer: Any, llama: Path):
-    marked = load_tokenizer(llama)
-    marked.chat_template = (
-        "{% for m in messages %}<|{{ m.role }}|> {% if m.role == 'assistant' %}"
-        "{% generation %}{{ m.content }} <|end|>{% endgeneration %} "
-        "{% else %}{{ m.content }} <|end|> {% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
-    messages = chat("w1 w2", "w3", "w4", "w5 w6")
-    assert render_chat(marked, messages) == render_chat(tokenizer, messages)
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused(llama: Path):
-    odd = load_tokenizer(llama)
-    odd.chat_template = (
-        "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }} {% endif %}"
-        "{% endfor %}"
-    )
-    with pytest.raises(Unusable, match="template changes earlier turns"):
-        render_chat(odd, chat("w1", "w2", "w3", "w4"))
-
-
-def test_plain_text_is_supervised_but_for_its_first_token(tokenizer: Any):
-    rendered = render(tokenizer, Sample(text="w1 w2 w3"))
-    assert tokenizer.decode(rendered.input_ids) == "w1 w2 w3 <|end|>"
-    assert rendered.labels == [IGNORED, *rendered.input_ids[1:]]
-
-
-def test_samples_that_do_not_fit():
-    rendered = Rendered(input_ids=[1, 2, 3, 4], labels=[IGNORED, IGNORED, 3, 4])
-    assert fit(rendered, 4, "set_aside") == rendered
-    with pytest.raises(Unusable, match="too long"):
-        fit(rendered, 3, "set_aside")
-    assert fit(rendered, 3, "truncate").labels == [IGNORED, IGNORED, 3]
-    with pytest.raises(Unusable, match="no supervised token"):
-        fit(rendered, 2, "truncate")
 
 
 def test_whether_a_folder_has_a_chat_template(llama: Path, tmp_path: Path):

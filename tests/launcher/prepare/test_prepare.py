@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from launcher.prepare import Prepared, prepare
-from launcher.prepare import tasks as prepare_tasks
+from launcher.prepare import stage as prepare_stage
 from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.errors import DataError, StorageError
 from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
 from recipes.train import Train
-from trainer.shards import open_split
+from trainer.split import open_split
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -49,7 +49,7 @@ def recipe(train: list[str] | str, **changes: Any) -> Recipe:
 def run(chosen: Recipe, llama: Path, cache: Path) -> tuple[Prepared, list[tuple[str, int, int]]]:
     told: list[tuple[str, int, int]] = []
     prepared = prepare(
-        chosen, base_folder=llama, cache=cache, progress=lambda *seen: told.append(seen)
+        chosen, base_folder=llama, cache=cache, progress=lambda *seen, rows=0: told.append(seen)
     )
     return prepared, told
 
@@ -78,7 +78,7 @@ def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
     waits = threading.Event()
     told: list[str] = []
 
-    def told_second(name: str, done: int, total: int) -> None:
+    def told_second(name: str, done: int, total: int, *, rows: int = 0) -> None:
         told.append(name)
         if name.startswith("waiting for another run"):
             waits.set()
@@ -89,7 +89,7 @@ def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
     with ThreadPoolExecutor(1) as pool:
         pending: list[Future[Prepared]] = []
 
-        def told_first(name: str, done: int, total: int) -> None:
+        def told_first(name: str, done: int, total: int, *, rows: int = 0) -> None:
             if name == "cleaning" and done == 0:
                 pending.append(pool.submit(second))
                 assert waits.wait(60)
@@ -121,8 +121,8 @@ def test_rows_are_neither_lost_nor_invented(llama: Path, tmp_path: Path):
     assert splits["held_out"]["samples"] > 10
     rejected = [
         json.loads(line)
-        for line in (prepared.folder / "rejected.jsonl").read_text().split("\n")
-        if line
+        for file in sorted((prepared.folder / "rejected").iterdir())
+        for line in file.read_text().splitlines()
     ]
     places = {(Path(row["file"]).name, row["row"], row["reason"]) for row in rejected}
     assert places == {
@@ -181,7 +181,9 @@ def test_choices_come_once_for_each_answer(llama: Path, tmp_path: Path):
     held_out = write(
         tmp_path / "held_out.jsonl", [asked(50, "w1"), asked(51, "w5"), asked(52, "w9")]
     )
-    chosen = recipe(train, data={"held_out": [held_out]}, evaluate=Evaluate(choices=["w1", "w5"]))
+    chosen = recipe(
+        train, data={"held_out": [Source(path=held_out)]}, evaluate=Evaluate(choices=["w1", "w5"])
+    )
     prepared, _ = run(chosen, llama, tmp_path)
     split = open_split(prepared.folder, "held_out")
     rows = [split[index] for index in range(len(split))]
@@ -238,12 +240,12 @@ def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(5)])
-    real = prepare_tasks.run_on_ray
+    real = prepare_stage.run_on_ray
 
-    def interrupted(function: Any, *rest: Any) -> Any:
-        if function is prepare_tasks.tokenize_unit:
+    def interrupted(function: Any, *rest: Any, **options: Any) -> Any:
+        if function.name == "tokens":
             raise KeyboardInterrupt
-        return real(function, *rest)
+        return real(function, *rest, **options)
 
     monkeypatch.setattr("launcher.prepare.pipeline.run_on_ray", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -256,13 +258,13 @@ def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
 def test_a_full_disk_is_told_as_it_is(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Ray would wrap the error of the task."""
     file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(5)])
-    real = prepare_tasks.run_on_ray
+    real = prepare_stage.run_on_ray
 
-    def full(function: Any, *rest: Any) -> Any:
+    def full(function: Any, *rest: Any, **options: Any) -> Any:
         def no_room(unit: Any, context: Any) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        return real(no_room, *rest)
+        return real(no_room, *rest, **options)
 
     monkeypatch.setattr("launcher.prepare.pipeline.run_on_ray", full)
     with pytest.raises(StorageError, match="No space left on device"):

@@ -1,0 +1,56 @@
+"""Rows that fail to be read: counted, and too many of them stop preparing early."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.prepare.stage import Report
+from recipes.errors import DataError
+
+# Fewer rows than this may fail at the beginning of a file without telling much of the rest.
+_ROWS_THAT_TELL = 10_000
+_REASONS_SHOWN = 3
+
+
+@dataclass(slots=True)
+class Failures:
+    """What failed so far, of how many rows, `most` of which (a share) may."""
+
+    most: float
+    rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any], most: float) -> Failures:
+        """What failed when data was prepared, perhaps with another share allowed."""
+        return cls(most, manifest["rows_read"], Counter(manifest["failed"]))
+
+    def add(self, report: Report) -> None:
+        """Count what came of a unit. Raises `DataError` when it is clearly too much."""
+        self.rows += report["rows"]
+        self.reasons.update(report["failed"])
+        for reason, examples in report["examples"].items():
+            known = self.examples.setdefault(reason, [])
+            known += examples[: _REASONS_SHOWN - len(known)]
+        if self.rows >= _ROWS_THAT_TELL:
+            self.check()
+
+    def check(self) -> None:
+        """Raises `DataError` with the commonest reasons when more failed than may."""
+        failed = self.reasons.total()
+        # All of them is another error: nothing is left to train on.
+        if failed <= self.most * self.rows or failed == self.rows:
+            return
+        lines = [
+            f"data.max_failed = {self.most:g}: {failed:,} of {self.rows:,} rows cannot be used "
+            f"({failed / self.rows:.1%}). The commonest reasons:"
+        ]
+        for reason, count in self.reasons.most_common(_REASONS_SHOWN):
+            lines.append(f"  {count:,} {reason}")
+            lines += [f"    {example}" for example in self.examples.get(reason, [])]
+        lines.append("Mend the files, name their columns in data.columns, or raise the share")
+        raise DataError("\n".join(lines))

@@ -1,0 +1,193 @@
+"""The fourth stage: the samples that were chosen become tokens, sorted into groups.
+
+Units are put into blocks by chance, and the samples of a block are dealt to its groups by chance;
+a group will be a shard. So a shard has samples of up to `BLOCK` units, whatever the sources they
+come from, and the next stage reads one record batch from each. The chance is a function of the
+unit's number: nothing depends on who computes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+
+from launcher.prepare import cleaned, judged, near, selection
+from launcher.prepare.context import Context
+from launcher.prepare.mixture import Copies
+from launcher.prepare.rows import PROMPTS_KEPT, Rows
+from launcher.prepare.shapes import Sample
+from launcher.prepare.stage import Report
+from launcher.prepare.unusable import Unusable
+from recipes.files import whole_file, whole_path
+from trainer.shards import SCHEMA, record_batch
+
+FOLDER = "tokens"
+SPLITS = ("train", "held_out")
+BLOCK = 64
+"""Units whose samples are packed together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenizing:
+    """A unit to tokenise."""
+
+    number: int
+    num_samples: int
+    first_line: int
+    """Lines of its file before it."""
+    file: str
+    """Address of its file, for the rows that are set aside."""
+    source: int
+    """Number of its source in the recipe: those of data.train, then those of data.held_out."""
+    groups: int
+    """Groups of its block."""
+    copies: Copies
+    labels: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Made:
+    """What is made of a unit. The rows of a split lie in lists by group."""
+
+    rows: dict[str, list[list[dict[str, Any]]]]
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
+    rejected: Counter[str] = field(default_factory=Counter)
+    cuts: Counter[str] = field(default_factory=Counter)
+    prompts: list[dict[str, Any]] = field(default_factory=list)
+
+
+def blocks(num_units: int) -> list[list[int]]:
+    """The units of each block, ascending: all units once, which block by chance."""
+    order = np.random.Generator(np.random.Philox(num_units)).permutation(num_units)
+    return [sorted(order[at : at + BLOCK].tolist()) for at in range(0, num_units, BLOCK)]
+
+
+def tokens_file(context: Context, unit: int, split: str) -> Path:
+    """The tokenised samples of one split of a unit: a record batch for each group."""
+    return context.file(FOLDER, unit, f".{split}.arrow")
+
+
+def tokenize_unit(part: Tokenizing, context: Context) -> Report:
+    """Tokenise what was chosen of a unit, and write down what was not; memory: its tokens."""
+    made = _Made(rows={split: [[] for _ in range(part.groups)] for split in SPLITS})
+    folder = context.root / "rejected"
+    folder.mkdir(exist_ok=True)
+    rejected = folder / f"{part.number:05d}.jsonl"
+    with whole_file(rejected) as stream:
+        _tokenize(part, context, made, stream)
+    files = []
+    for split in SPLITS:
+        file = tokens_file(context, part.number, split)
+        with (
+            whole_path(file) as aside,
+            pa.OSFile(str(aside), "wb") as sink,
+            pa.ipc.new_file(sink, SCHEMA) as writer,
+        ):
+            for rows in made.rows[split]:
+                writer.write_batch(record_batch(rows))
+        files.append(file)
+    return {
+        "unit": part.number,
+        "splits": {split: dict(counts) for split, counts in made.counts.items()},
+        "rejected": dict(made.rejected),
+        "cut": dict(made.cuts),
+        "prompts": made.prompts,
+        "files": context.named(rejected, *files),
+    }
+
+
+def _tokenize(part: Tokenizing, context: Context, made: _Made, rejected: TextIO) -> None:
+    rows = Rows(context, part.labels, part.source)
+    codes = judged.codes_of(
+        context, part.number, part.num_samples, (judged.FOLDER, near.FOLDER)
+    ).tolist()
+    groups = np.random.Generator(np.random.Philox(part.number)).integers(
+        part.groups, size=part.num_samples
+    )
+    before = _Aside(part, context, rejected, made.rejected)
+    rank = 0
+    for index, (number, text) in enumerate(_samples(context, part.number)):
+        verdict = selection.reason(codes[index])
+        if verdict not in (selection.TRAIN, selection.HELD_OUT):
+            before.put(number, verdict, "", text)
+            continue
+        split, copies = "held_out", 1
+        if verdict == selection.TRAIN:
+            split, copies = "train", part.copies.of(rank)
+            rank += 1
+        sample, sample_id = Sample.from_json(text), (part.number << 32) | number
+        if copies == 0:
+            made.counts[split]["left_out_of_mix"] += 1
+            continue
+        try:
+            found = rows.of(sample, sample_id, split)
+        except Unusable as error:
+            before.put(number, error.reason, error.detail, text)
+            continue
+        counts = made.counts[split]
+        counts["samples"] += 1
+        counts["repeated"] += copies - 1
+        made.cuts.update(cut for row in found for cut in row.pop("cuts"))
+        counts["tokens"] += copies * sum(len(row["input_ids"]) for row in found)
+        counts["supervised"] += copies * sum(row["supervised"] for row in found)
+        made.rows[split][int(groups[index])] += found * copies
+        if split == "held_out" and len(made.prompts) < PROMPTS_KEPT:
+            made.prompts += rows.prompts(sample, sample_id)
+    before.rest()
+
+
+def _samples(context: Context, unit: int) -> Iterator[tuple[int, str]]:
+    table = cleaned.read_samples(context, unit)
+    for batch in table.to_batches():
+        numbers, samples = (batch.column(name).to_pylist() for name in ("number", "sample"))
+        yield from zip(numbers, samples, strict=True)
+
+
+class _Aside:
+    """Writes the rows that are set aside in the order of the file: those of this stage among those
+    of the first."""
+
+    def __init__(
+        self, part: Tokenizing, context: Context, stream: TextIO, counts: Counter[str]
+    ) -> None:
+        self._part = part
+        self._stream = stream
+        self._counts = counts
+        self._source = context.recipe.data
+        first = cleaned.files_of(context, part.number)[2]
+        self._first = (json.loads(line) for line in first.open(encoding="utf-8"))
+        self._next = next(self._first, None)
+
+    def put(self, number: int, reason: str, detail: str, sample: str) -> None:
+        """A sample of this stage, told by its number in the unit."""
+        while self._next is not None and self._next["number"] < number:
+            self._step()
+        self._write({"number": number, "reason": reason, "detail": detail, "sample": sample})
+
+    def rest(self) -> None:
+        """What is left of the first stage."""
+        while self._next is not None:
+            self._step()
+
+    def _step(self) -> None:
+        assert self._next is not None
+        self._write(self._next)
+        self._next = next(self._first, None)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        row = self._part.first_line + line.pop("number") + 1
+        self._counts[line["reason"]] += 1
+        told = {"file": self._part.file, "row": row, **line}
+        self._stream.write(json.dumps(told, ensure_ascii=False) + "\n")
+
+
+def groups_of(text_bytes: Sequence[int], group_bytes: int) -> int:
+    """Groups of a block whose units hold so many bytes of samples."""
+    return max(1, -(-sum(text_bytes) // group_bytes))
