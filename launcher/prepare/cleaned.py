@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
-from launcher.prepare.cleaning import Cleaner, cleaner_of
+from launcher.prepare.cleaning import Cleaner, boilerplate_step, cleaner_of
 from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
@@ -28,6 +28,7 @@ from launcher.prepare.unusable import Dropped, Unusable
 from recipes.files import whole_file, whole_path
 
 FOLDER = "clean"
+FREQUENT_LINES = "frequent_lines.npy"
 
 SAMPLES = pa.schema(
     [
@@ -70,6 +71,7 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         context.recipe.data.clean,
         tokenizer_folder=Path(context.tokenizer_folder),
         new_tokens=context.recipe.base.new_tokens,
+        frequent_lines=frequent_lines(context),
     )
     cleaner.take_counts()  # of a unit whose task has failed in this process
     with (
@@ -101,6 +103,12 @@ def clean_unit(unit: Unit, context: Context) -> Report:
     }
 
 
+def frequent_lines(context: Context) -> Path | None:
+    """The file of the lines that boilerplate_lines takes out, if a recipe has the step."""
+    asked = boilerplate_step(context.recipe.data.clean) is not None
+    return context.work / FREQUENT_LINES if asked else None
+
+
 def files_of(context: Context, unit: int) -> tuple[Path, Path, Path]:
     """Samples, keys and rejected rows of a unit."""
     suffixes = (".arrow", ".keys", ".rejected.jsonl")
@@ -117,15 +125,16 @@ def _samples(
     unit: Unit, context: Context, cleaner: Cleaner, seen: _Seen, rejected: TextIO
 ) -> Iterator[dict[str, Any]]:
     from_held_out = unit.source.split == "held_out"
-    for raw in read(unit):
-        seen.rows, seen.lines = seen.rows + 1, raw.number + 1
+    rows = read(unit)
+    for raw in rows:
+        seen.rows += 1
         try:
             if raw.columns is None:
                 raise Unusable(raw.reason, raw.detail)
             sample = to_sample(raw.columns, context.recipe, unit.source.spec, cleaner)
             held_out = from_held_out or _names_held_out(raw.columns, context)
         except Unusable as error:
-            _set_aside(raw, error, seen, rejected)
+            _set_aside(raw, error, unit, seen, rejected)
             continue
         if len(seen.labels) <= MOST_LABELS:
             seen.labels.update([sample.label] if sample.label is not None else sample.labels or [])
@@ -136,6 +145,7 @@ def _samples(
         text = sample.to_json()
         seen.text_bytes += len(text)
         yield {"number": raw.number, "sample": text}
+    seen.lines = rows.lines
 
 
 def _names_held_out(columns: dict[str, Any], context: Context) -> bool:
@@ -158,7 +168,7 @@ def _batches(samples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield batch
 
 
-def _set_aside(raw: RawRow, error: Unusable, seen: _Seen, rejected: TextIO) -> None:
+def _set_aside(raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: TextIO) -> None:
     counted = seen.dropped if isinstance(error, Dropped) else seen.failed
     counted[error.reason] += 1
     line = {"number": raw.number, "reason": error.reason, "detail": error.detail} | _content(raw)
@@ -166,7 +176,9 @@ def _set_aside(raw: RawRow, error: Unusable, seen: _Seen, rejected: TextIO) -> N
         examples = seen.examples.setdefault(error.reason, [])
         if len(examples) < _EXAMPLES:
             shown = str(line.get("text", ""))[:_EXAMPLE_CHARACTERS]
-            examples.append(f"row {raw.number + 1} of its unit: {error.detail or shown}")
+            after = f" after byte {unit.begin:,}" if unit.begin else ""
+            place = f"{unit.source.address}, row {raw.number + 1}{after}"
+            examples.append(f"{place}: {error.detail or shown}")
     rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

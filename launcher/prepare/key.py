@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
+from adapters.tokenizer import read_template
+from launcher.prepare.cleaning import step_files, step_versions
 from recipes import data as recipe_data
 from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
 
-PREPARE_VERSION = 3
+PREPARE_VERSION = 4
 """Raised by hand when the same content would be prepared differently than before."""
 
 # What the manifest's counts are checked against, what the trainer does with the shards, and sources
 # and files, which count by what they hold.
-_NOT_CONTENT = ("train", "held_out", "max_failed", "group_by_length", "chat_template")
+_NOT_CONTENT = ("train", "held_out", "clean", "max_failed", "group_by_length", "chat_template")
 
 
 def prepared_key(
@@ -41,11 +43,15 @@ def prepared_key(
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
         "new_tokens": list(recipe.base.new_tokens),
+        "chat_template": read_template(recipe.data.chat_template),
+        "steps": [_without_folders(step) for step in recipe.data.clean],
+        "step_files": [sha256(file) for file in step_files(recipe.data.clean)],
+        "step_versions": dict(step_versions(recipe.data.clean)),
         "entries": [
             _without_path(source) for source in (*recipe.data.train, *recipe.data.held_out)
         ],
         "sources": [
-            [entry["split"], entry["entry"], Path(entry["path"]).suffix, entry["sha256"]]
+            [entry[name] for name in ("split", "entry", "kind", "compression", "sha256")]
             for entry in entries
         ],
     }
@@ -55,6 +61,20 @@ def prepared_key(
 def _without_path(source: recipe_data.Source) -> Any:
     plain = source.plain()
     return {} if isinstance(plain, str) else {**plain, "path": None}
+
+
+def _without_folders(step: recipe_data.CleaningStep) -> Any:
+    """A step as it stands in a recipe, its files by their last names: what they hold counts."""
+    plain = step.plain()
+    if isinstance(plain, str):
+        return plain
+    files = (*step.paths, *step.functions)
+    return {
+        step.name: {
+            name: Path(value).name if name in files and value is not None else value
+            for name, value in plain[step.name].items()
+        }
+    }
 
 
 def _tokenizer_digest(folder: Path) -> str:

@@ -4,15 +4,23 @@
 texts. Each step is a function of its options, made in the module of its kind.
 """
 
-from launcher.prepare.cleaning.cleaner import Cleaner, Rewriter, clean, cleaner_of
-from launcher.prepare.cleaning.inputs import step_content, step_files, step_versions
+from launcher.prepare.cleaning.cleaner import (
+    Cleaner,
+    Rewriter,
+    before_boilerplate,
+    boilerplate_step,
+    clean,
+    cleaner_of,
+)
+from launcher.prepare.cleaning.inputs import step_files, step_versions
 
 __all__ = [
     "Cleaner",
     "Rewriter",
+    "before_boilerplate",
+    "boilerplate_step",
     "clean",
     "cleaner_of",
-    "step_content",
     "step_files",
     "step_versions",
 ]

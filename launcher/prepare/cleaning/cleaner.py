@@ -126,31 +126,37 @@ class Cleaner:
             return _Built(name, check=FILTERS[kind](step))
         return _Built(name, rewrite=REWRITES[kind](step))
 
-    def clean(self, text: str) -> str:
-        """The text after all steps.
+    def clean(self, texts: Sequence[str]) -> list[str]:
+        """The texts of a row after all steps.
 
-        Raises `Dropped` where a step leaves the row out, another `Unusable` where one cannot be
-        done.
+        What changes a text is done to each of them; what drops a row looks at all of them
+        together, or a chat would go for its shortest answer. Raises `Dropped` where a step leaves
+        the row out, another `Unusable` where one cannot be done.
         """
+        found = list(texts)
         for step in self._built:
             if step.rewrite is None:
-                step.check(text)
+                step.check("\n".join(found))
                 continue
-            before, text = text, step.rewrite(text)
-            if text != before:
-                self.changed[step.name] += 1
-        return text
+            for place, before in enumerate(found):
+                found[place] = step.rewrite(before)
+                if found[place] != before:
+                    self.changed[step.name] += 1
+        return found
 
-    def rewrite(self, text: str) -> str:
-        """The text after the steps that change one: a question is not dropped for its length.
+    def rewrite(self, texts: Sequence[str]) -> list[str]:
+        """The texts after the steps that change one: a question is not dropped for its length.
 
         Raises `Unusable` only where a function of the user's fails.
         """
+        found = list(texts)
         for step in self._built:
-            if step.rewrite is not None:
+            if step.rewrite is None:
+                continue
+            for place, before in enumerate(found):
                 with suppress(Dropped):
-                    text = step.rewrite(text)
-        return text
+                    found[place] = step.rewrite(before)
+        return found
 
     def take_counts(self) -> dict[str, int]:
         """How many texts each step has changed since this was asked last."""
@@ -165,15 +171,20 @@ class Rewriter:
 
     cleaner: Cleaner
 
-    def clean(self, text: str) -> str:
-        """The text after the steps that change one."""
-        return self.cleaner.rewrite(text)
+    def clean(self, texts: Sequence[str]) -> list[str]:
+        """The texts after the steps that change one."""
+        return self.cleaner.rewrite(texts)
 
 
 def before_boilerplate(recipe_steps: Sequence[CleaningStep]) -> Sequence[CleaningStep]:
     """The steps before boilerplate_lines, after which its lines are counted."""
     kinds = [type(step) for step in recipe_steps]
     return recipe_steps[: kinds.index(steps.BoilerplateLines)]
+
+
+def boilerplate_step(recipe_steps: Sequence[CleaningStep]) -> steps.BoilerplateLines | None:
+    """The step that takes out boilerplate, if there is one."""
+    return next((s for s in recipe_steps if isinstance(s, steps.BoilerplateLines)), None)
 
 
 def cleaner_of(
@@ -203,4 +214,4 @@ _CLEANERS: dict[tuple[Any, ...], Cleaner] = {}
 
 def clean(text: str, recipe_steps: Sequence[CleaningStep]) -> str:
     """The text after the steps that need nothing but the text. Raises `Unusable`."""
-    return cleaner_of(recipe_steps, partial=True).clean(text)
+    return cleaner_of(recipe_steps, partial=True).clean([text])[0]

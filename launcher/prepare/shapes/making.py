@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,16 +13,16 @@ from launcher.prepare.shapes.guess import recognise
 from launcher.prepare.shapes.images import KeepImage, name_of_image
 from launcher.prepare.shapes.messages import with_system
 from launcher.prepare.shapes.prompts import as_chat, prompted
-from launcher.prepare.shapes.sample import Message, Sample, texts_of
+from launcher.prepare.shapes.sample import Message, Sample, changed_together, texts_of
 from launcher.prepare.unusable import Unusable
 from recipes.data import Data, Source
 from recipes.recipe import Recipe
 
 
 class Cleans(Protocol):
-    """Cleans one text. Raises `Unusable` for one that must not be used."""
+    """Cleans the texts of a row. Raises `Unusable` for a row that must not be used."""
 
-    def clean(self, text: str) -> str: ...
+    def clean(self, texts: Sequence[str]) -> list[str]: ...
 
 
 def to_sample(
@@ -68,10 +68,15 @@ def _cleaned_sample(
 ) -> Sample:
     columns = columns_of(row, recipe.data, source)
     if recipe.data.prompt:
-        sample = prompted(columns, recipe.data, cleaner.clean, keep_image, asked=asked)
+
+        def make(change: Callable[[str], str]) -> Sample:
+            return prompted(columns, recipe.data, change, keep_image, asked=asked)
+
+        sample = changed_together(make, cleaner.clean)
     else:
         found = recognise(columns, recipe, source, asked=asked)
-        sample = MAKERS[found.shape](found.columns, keep_image).map_texts(cleaner.clean)
+        sample = MAKERS[found.shape](found.columns, keep_image)
+        sample = changed_together(sample.map_texts, cleaner.clean)
         if not asked:
             _check_labels(found.shape, sample, found.columns, recipe.data)
     if sample.messages is not None:
