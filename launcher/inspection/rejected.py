@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ def why_rejected(folder: Path, manifest: Mapping[str, Any], sample: int) -> Reje
     return next((row for row in rows if row.row == row_number), None)
 
 
-def _rows(folder: Path) -> Iterator[RejectedRow]:
+def _rows(folder: Path) -> Generator[RejectedRow, None, None]:
     for file in sorted((folder / "rejected").glob("*.jsonl")):
         yield from _read(file)
 
