@@ -148,7 +148,7 @@ def describe(kind: Any) -> str:
     if typing.get_origin(kind) is list:
         (item,) = typing.get_args(kind)
         if dataclasses.is_dataclass(item):
-            return "a list, see below"
+            return f"a list, each {item.described}"
         words = describe(item)
         return f"a list, each {words}"
     return _WORDS[kind]

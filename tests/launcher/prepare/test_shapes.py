@@ -6,12 +6,13 @@ import dataclasses
 import json
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.prepare.shapes import Sample, guess, to_asked, to_sample
-from launcher.prepare.shapes.images import name_of_image
+from launcher.prepare.shapes.images import keep_in, name_of_image
 from launcher.prepare.unusable import Unusable
 from recipes.base import Base
 from recipes.data import Data, Source, steps
@@ -166,7 +167,7 @@ def test_preferences():
     assert with_system.rejected == [system("s"), user("a"), *worse]
 
 
-def test_images():
+def test_images(tmp_path: Path):
     image = {"type": "image"}
     text = {"type": "text", "text": "what?"}
     asked = Sample(messages=[user([image, text]), assistant("b")], images=["a.png"])
@@ -199,6 +200,11 @@ def test_images():
     row = {"messages": [user([url, text]), assistant("b")]}
     assert to_sample(row, recipe(), keep_image=keep).images == ["images/0.png"]
     assert kept == [PNG]
+    for _ in range(2):
+        assert keep_in(tmp_path)(PNG) == name_of_image(PNG)
+    [file] = tmp_path.rglob("*.png")
+    assert file == tmp_path / name_of_image(PNG)
+    assert file.read_bytes() == PNG
 
 
 def test_columns_of_other_names():
