@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Batch:
     def classifier_inputs(self, model: nn.Module) -> dict[str, Any]:
         """Arguments for a model that classifies; token types only if it knows them."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        if self.token_types is not None and _takes_token_types(type(base_model(model))):
+        if self.token_types is not None and _takes_token_types(base_model(model)):
             inputs["token_type_ids"] = self.token_types
         return inputs
 
@@ -89,9 +88,8 @@ def base_model(model: nn.Module) -> PreTrainedModel:
     return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 
-@cache
-def _takes_token_types(kind: Any) -> bool:
-    return "token_type_ids" in inspect.signature(kind.forward).parameters
+def _takes_token_types(model: PreTrainedModel) -> bool:
+    return "token_type_ids" in inspect.signature(type(model).forward).parameters
 
 
 def collate(rows: Sequence[Row], pad_token_id: int) -> Batch:

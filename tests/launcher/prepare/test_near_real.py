@@ -29,6 +29,10 @@ SIMILARITY = 0.7
 LOOKED_AT = 60
 
 
+def silent(name: str, done: int, total: int, *, rows: int | None = None) -> None:
+    """Report nothing."""
+
+
 def grams(text: str) -> frozenset[Any]:
     """Pairs of words, by another way than the product's."""
     plain = unicodedata.normalize("NFKC", text).casefold()
@@ -65,7 +69,7 @@ def test_nothing_held_out_is_nearly_trained_on(llama: Path, tmp_path: Path):
         ),
         train=Train(steps=1),
     )
-    prepared = prepare(recipe, base_folder=llama, cache=tmp_path, progress=lambda *seen: None)
+    prepared = prepare(recipe, base_folder=llama, cache=tmp_path, progress=silent)
     rejected = prepared.manifest["rejected"]
     assert rejected["duplicate"] > 10_000
     assert rejected["near duplicate"] > 50
