@@ -12,7 +12,8 @@ from launcher.prepare.rendering import token_ids
 from launcher.prepare.shapes import Message, Sample, to_asked, to_sample
 from launcher.prepare.shapes.prompts import as_chat
 from launcher.prepare.shapes.sample import texts_of
-from launcher.prepare.sources import Source, Unit, files_of, find_sources, units
+from launcher.prepare.sources import Unit, find_sources, sources_of
+from launcher.prepare.units import units
 from launcher.prepare.unusable import Unusable
 from recipes import data as recipe_data
 from recipes.errors import DataError
@@ -102,14 +103,12 @@ def check_room(tokens: int, new: int, positions: int | None) -> None:
 
 
 def units_of(file: str, recipe: Recipe, key: str) -> list[Unit]:
-    """The units of a file, or of the files of a folder, that a message calls `key`.
+    """The units of what a path stands for in `data.train` too, which a message calls `key`.
 
     Raises `DataError` when it is not there or of an unknown kind.
     """
-    name = file if file.startswith("sample:") else str(Path(file).expanduser().absolute())
-    files = files_of(name, Path(recipe.storage.cache), key)
-    spec = recipe_data.Source(path=name)
-    sources = [Source(path=path, split="held_out", spec=spec) for path in files]
+    spec = recipe_data.Source(path=file)
+    sources = sources_of(spec, Path(recipe.storage.cache), key, split="held_out")
     return units(sources, recipe.data.unit_mb * 2**20)
 
 

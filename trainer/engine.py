@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import deepspeed
@@ -21,6 +21,7 @@ from adapters.base import LoadedBase
 from adapters.checkpoint import TrainerState, checksum
 from adapters.prompts import shift_of
 from adapters.sharded import shape_of, whole
+from adapters.tokenizer import load_tokenizer, read_template
 from recipes.errors import CheckpointError
 from recipes.recipe import Recipe
 from trainer.device import choose_dtype
@@ -119,6 +120,11 @@ def build_engine(
     base = load(dtype, kernels.attention)
     kernels = put_into(base.model, kernels)
     attached = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed, steps=num_steps)
+    if recipe.data.chat_template is not None:
+        # It is saved with the adapter, or whoever asks the adapter would write chats otherwise.
+        template = read_template(recipe.data.chat_template)
+        tokenizer = load_tokenizer(base.folder, base.new_tokens, template)
+        attached = replace(attached, tokenizer=tokenizer)
     model = attached.model
     if dtype == torch.bfloat16:
         _leave_casting_to_autocast(model)

@@ -80,6 +80,12 @@ class Split:
         found: list[int] = self._sample_ids[begin : self._sample_ends[index]].tolist()
         return found
 
+    def rows_with(self, sample: int) -> list[int]:
+        """The rows that hold a sample, by its id; looks through all of the index."""
+        places = np.flatnonzero(self._sample_ids == sample)
+        rows: list[int] = np.unique(np.searchsorted(self._sample_ends, places, "right")).tolist()
+        return rows
+
     @property
     def samples_per_row(self) -> npt.NDArray[np.int64]:
         """How many samples each row holds: int64, shape (rows,)."""

@@ -21,7 +21,7 @@ from adapters.checkpoint_folder import Position, folder_of
 from adapters.mirror import open_mirror
 from adapters.proof import Question
 from adapters.quantization import quantization_of
-from adapters.tokenizer import load_tokenizer, pad_token_id
+from adapters.tokenizer import load_tokenizer, pad_token_id, read_template
 from recipes.errors import BadLossError, DataError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
@@ -94,7 +94,11 @@ class _Rank:
             batch_size=self.recipe.train.global_batch_size,
         )
         self.base_folder = self._base_here()
-        self.tokenizer = load_tokenizer(self.base_folder, self.recipe.base.new_tokens)
+        self.tokenizer = load_tokenizer(
+            self.base_folder,
+            self.recipe.base.new_tokens,
+            read_template(self.recipe.data.chat_template),
+        )
         self.pad_token_id = pad_token_id(self.tokenizer)
         self.losses = LossWatch(self.recipe.failure.spike_factor, position.recent_losses)
         self.saver = Saver()

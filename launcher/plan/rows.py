@@ -13,9 +13,11 @@ import numpy.typing as npt
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.key import prepared_key
 from launcher.prepare.reading import read
+from launcher.prepare.reading.tables import open_parquet
 from launcher.prepare.shapes import to_sample
 from launcher.prepare.shapes.sample import texts_of
-from launcher.prepare.sources import Source, Unit, units
+from launcher.prepare.sources import Source, Unit
+from launcher.prepare.units import units
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
@@ -139,7 +141,10 @@ def _as_rows(recipe: Recipe, samples: Numbers) -> dict[str, Numbers]:
 
 def _estimate(recipe: Recipe, source: Source) -> Numbers:
     """Estimated tokens of each sample of a file: those of its beginning, over and over."""
-    first = units([source], _LOOKED_AT_BYTES)[0]
+    parts = units([source], _LOOKED_AT_BYTES)
+    if not parts:
+        return np.zeros(0, np.int64)
+    first = parts[0]
     seen = _sample_tokens(recipe, first)
     if not seen:
         return np.zeros(0, np.int64)
@@ -149,14 +154,12 @@ def _estimate(recipe: Recipe, source: Source) -> Numbers:
 
 def _times(source: Source, first: Unit) -> float:
     """How many times a file is as large as its first unit."""
-    if source.path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        metadata = pq.read_metadata(source.path)
-        rows = sum(metadata.row_group(group).num_rows for group in range(first.begin, first.end))
-        return float(metadata.num_rows / max(1, rows))
-    size = source.path.stat().st_size
-    return size / first.end if first.end else 1.0
+    if source.kind == "parquet" and first.end:
+        with open_parquet(source) as file:
+            groups = file.metadata
+            rows = sum(groups.row_group(group).num_rows for group in range(first.begin, first.end))
+            return float(groups.num_rows / max(1, rows))
+    return source.bytes / first.end if first.end else 1.0
 
 
 def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:

@@ -42,6 +42,8 @@ class Asking:
 
     recipe: Recipe
     tokenizer_folder: str
+    chat_template: str | None
+    """Text of the one to use instead of the tokenizer's own."""
     work: Path
     way: Way
     choices: tuple[str, ...]
@@ -73,7 +75,8 @@ def ask_unit(unit: Unit, asking: Asking) -> Asked:
     """Render the rows of one unit; leaves `asked_<unit>.arrow` in the work folder."""
     made: list[dict[str, Any]] = []
     unusable: Counter[str] = Counter()
-    for raw in read(unit):
+    rows = read(unit)
+    for raw in rows:
         row: dict[str, Any] = {"number": raw.number, "input": _input(raw)}
         try:
             question = to_question(raw, asking.recipe, asking.way)
@@ -89,8 +92,7 @@ def ask_unit(unit: Unit, asking: Asking) -> Asked:
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
         writer.write_table(table)
-    lines = made[-1]["number"] + 1 if made else 0
-    return Asked(unit=unit.number, rows=len(made), lines=lines, unusable=unusable)
+    return Asked(unit=unit.number, rows=len(made), lines=rows.lines, unusable=unusable)
 
 
 def _input(raw: RawRow) -> str | None:
@@ -101,10 +103,8 @@ def _input(raw: RawRow) -> str | None:
 
 def _sequences(question: Question, asking: Asking) -> dict[str, Any]:
     """Token ids and labels of a question: once with each choice, if there are any."""
-    tokenizer, data = (
-        _tokenizer(asking.tokenizer_folder, tuple(asking.recipe.base.new_tokens)),
-        asking.recipe.data,
-    )
+    new_tokens, data = tuple(asking.recipe.base.new_tokens), asking.recipe.data
+    tokenizer = _tokenizer(asking.tokenizer_folder, new_tokens, asking.chat_template)
     if asking.recipe.task == "sequence_classification":
         rendered = render_classified(
             tokenizer,
@@ -140,5 +140,5 @@ def _with_choices(
 
 
 @cache
-def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
-    return load_tokenizer(Path(folder), new_tokens)
+def _tokenizer(folder: str, new_tokens: tuple[str, ...], chat_template: str | None) -> Any:
+    return load_tokenizer(Path(folder), new_tokens, chat_template)

@@ -75,7 +75,8 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
     recipe, cache = chosen.recipe, Path(chosen.recipe.storage.cache)
     opening = opening_of(recipe, [chosen])
     parts = units_of(wanted.file, recipe, "FILE")
-    way = way_of_texts(recipe, has_template=has_chat_template(opening.folder), tell=display.line)
+    has_template = opening.chat_template is not None or has_chat_template(opening.folder)
+    way = way_of_texts(recipe, has_template=has_template, tell=display.line)
     with connected_with_display(connected, recipe, display), _work(cache) as work:
         workers, gpu = crew(
             recipe.cluster, resources(), wanted.workers or recipe.cluster.most_workers
@@ -84,6 +85,7 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
         asking = Asking(
             recipe=recipe,
             tokenizer_folder=str(opening.folder),
+            chat_template=opening.chat_template,
             work=work,
             way=way,
             choices=tuple(recipe.evaluate.choices) if wanted.choices else (),
@@ -168,12 +170,12 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
     """All rows in pieces of whole batches, in order, whatever the number of workers."""
     rows = sum(report.rows for report in asked)
     size = batch_size * max(1, math.ceil(rows / batch_size / _MOST_SLICES))
-    several = len({unit.source.path for unit in parts}) > 1
+    several = len({unit.source.address for unit in parts}) > 1
     numbers = itertools.count()
-    lines_before: Counter[Path] = Counter()
+    lines_before: Counter[str] = Counter()
     found = []
     for unit, report in zip(parts, asked, strict=True):
-        path = unit.source.path
+        path = unit.source.address
         found += [
             Slice(
                 number=next(numbers),
@@ -181,7 +183,7 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
                 begin=begin,
                 end=min(begin + size, report.rows),
                 lines_before=lines_before[path],
-                file=str(path) if several else None,
+                file=path if several else None,
             )
             for begin in range(0, report.rows, size)
         ]

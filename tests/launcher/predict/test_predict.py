@@ -25,6 +25,7 @@ from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.predict.prediction import Wanted, check_target, crew, predict, slices
 from launcher.prepare.sources import Source, Unit
 from launcher.questions import units_of, way_of_texts
+from recipes import data as recipe_data
 from recipes.cluster import Cluster
 from recipes.errors import CheckpointError, ClusterError, DataError, RecipeError
 from support import tiny, used
@@ -37,7 +38,7 @@ class Told:
         self.lines: list[str] = []
         self.phases: list[tuple[str, int, int]] = []
 
-    def phase(self, name: str, done: int, total: int) -> None:
+    def phase(self, name: str, done: int, total: int, *, rows: int = 0) -> None:
         self.phases.append((name, done, total))
 
     def step(self, metrics: Mapping[str, Any]) -> None:
@@ -354,7 +355,16 @@ def test_more_workers_than_there_is_room_for():
 
 
 def test_slices_are_whole_batches_and_few():
-    source = Source(path=Path("/a.jsonl"), split="held_out")
+    source = Source(
+        address="/a.jsonl",
+        split="held_out",
+        spec=recipe_data.Source(path="/a.jsonl"),
+        entry=0,
+        kind="json_lines",
+        compression=None,
+        bytes=2,
+        stamp="",
+    )
     parts = [Unit(number=n, source=source, begin=0, end=1) for n in range(2)]
     asked = [Asked(unit=n, rows=rows, lines=rows + 5, unusable=Counter()) for n, rows in
              enumerate((50_000, 7))]  # fmt: skip

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from launcher.prepare.reading import RawRow, read
-from launcher.prepare.sources import find_sources, units
+from launcher.prepare.sources import find_sources
+from launcher.prepare.units import units
 from recipes.data import Data, Source
 from recipes.errors import DataError
 
