@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cluster.inside import is_submitted
-from launcher import adapter_commands
+from launcher import adapter_commands, data_commands
 from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
 from launcher.exits import exit_as, interruptible, status_of
 from launcher.install import check_install
@@ -85,17 +85,6 @@ def resume(
         typer.echo(f"Submitted {run_dir.name} again as {job.kind} job {job.id}")
         return
     go_on(run_dir, overrides or [], fork=fork)
-
-
-@app.command()
-def prepare(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
-    """Prepare a recipe's data and stop."""
-    from launcher import session
-    from launcher.terminal import open_display
-
-    with interruptible(), open_display() as display:
-        prepared = session.prepare(load(recipe, overrides or []), display)
-    display.line(f"Prepared data lies in {prepared.folder}")
 
 
 @app.command()
@@ -288,6 +277,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.add_typer(data_commands.data)
 app.add_typer(commands)
 app.add_typer(adapter_commands.commands)
 app.add_typer(use)

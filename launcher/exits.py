@@ -25,19 +25,20 @@ def exit_as(outcome: Outcome) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """An interruption is told in one line."""
+def interruptible(
+    kept: str = "what was saved before stays", go_on: str = "go on with `shoal resume`"
+) -> Iterator[None]:
+    """An interruption is told in one line, with what is left and how to go on."""
     try:
         yield
     except Preempted:
         typer.echo(
-            "shoal: the machine is wanted back. What was saved before stays; "
-            "go on with `shoal resume`",
+            f"shoal: the machine is wanted back: {kept}; {go_on}",
             err=True,
         )
         raise typer.Exit(ASK_AGAIN) from None
     except KeyboardInterrupt:
-        typer.echo("shoal: interrupted; what was saved before stays", err=True)
+        typer.echo(f"shoal: interrupted; {kept}", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -32,6 +32,8 @@ class Question:
     text: str | None = None
     text_pair: str | None = None
     right: str | None = None
+    right_labels: list[str] | None = None
+    """In place of `right`, where a text can have several."""
 
     @property
     def last(self) -> str:
@@ -61,8 +63,15 @@ def _question(sample: Sample, recipe: Recipe, way: Way) -> Question:
         return Question(messages=messages, tools=sample.tools, right=right)
     if sample.prompt is not None:
         return Question(text=sample.prompt, right=sample.text)
+    if recipe.task == "sequence_classification":
+        return Question(
+            text=sample.text,
+            text_pair=sample.text_pair,
+            right=sample.label,
+            right_labels=sample.labels,
+        )
     right = sample.label if sample.labels is None else ", ".join(sample.labels)
-    if recipe.task == "causal_lm" and (way == "chat" or right is not None):
+    if way == "chat" or right is not None:
         assert sample.text is not None
         return Question(messages=as_chat(sample.text, None, recipe.data.system), right=right)
     return Question(text=sample.text, text_pair=sample.text_pair, right=right)

@@ -17,16 +17,25 @@ from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
 from cluster.inside import is_inside
 from cluster.job_words import PREEMPTED
-from launcher import runs
+from launcher import prepared_summary, runs
 from launcher.common_ground import check_nodes, make_folders
 from launcher.following import followed
 from launcher.plan import record
 from launcher.prepare import Prepared, find_sources
 from launcher.prepare import prepare as prepare_data
+from launcher.prepare.usage import note_run
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
 from recipes import address, environment, resolved
-from recipes.errors import CheckpointError, DataError, NodesLostError, ShoalError, StorageError
+from recipes.data.shapes import ONLY_PREPARED
+from recipes.errors import (
+    CheckpointError,
+    DataError,
+    NodesLostError,
+    RecipeError,
+    ShoalError,
+    StorageError,
+)
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
@@ -60,14 +69,15 @@ def _base_folder(recipe: Recipe, display: Display) -> Path:
     return locate(recipe.base, Path(recipe.storage.cache), tell=display.line)
 
 
-def prepare(loaded: LoadedRecipe, display: Display) -> Prepared:
-    """Prepare a recipe's data, or find it prepared."""
+def prepare(loaded: LoadedRecipe, display: Display, *, verify: bool = False) -> Prepared:
+    """Prepare a recipe's data, or find it prepared. With `verify` its sources are read whole, even
+    if they look as they did when they were last read."""
     from cluster.ray_cluster import connected
 
     recipe = loaded.recipe
     base_folder = _base_folder(recipe, display)
     with connected_with_display(connected, recipe, display):
-        return _prepare(recipe, base_folder, display)
+        return _prepare(recipe, base_folder, display, verify=verify)
 
 
 def run(loaded: LoadedRecipe, display: Display, *, resume: bool = False) -> Outcome:
@@ -98,6 +108,7 @@ def _run(
     forked: Path | None = None,
 ) -> Outcome:
     recipe = loaded.recipe
+    _check_said(recipe)
     environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
@@ -115,6 +126,7 @@ def _run(
         check_nodes(recipe, make_folders(storage, cache), base_folder, display)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
+        _check_found(prepared)
         import_ray_train()
         work = cache if address.is_address(storage) else Path(storage)
         check_room(recipe, free_bytes(work), preflight.land())
@@ -127,6 +139,7 @@ def _run(
             heard(run_dir),
             _recorded(run_dir, loaded, is_new=earlier is None),
         ):
+            note_run(prepared.folder, run_dir)
             runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
             record.begin(run_dir, loaded, gpu=gpu)
             job = _job(recipe, run_dir, prepared.folder, base_folder)
@@ -264,31 +277,40 @@ def connected_with_display(
         yield connection
 
 
-def _prepare(recipe: Recipe, base_folder: Path, display: Display) -> Prepared:
+def _prepare(
+    recipe: Recipe, base_folder: Path, display: Display, *, verify: bool = False
+) -> Prepared:
     prepared = prepare_data(
         recipe,
         base_folder=base_folder,
         cache=Path(recipe.storage.cache),
         progress=display.phase,
+        verify=verify,
+        tell=display.line,
     )
-    display.line(_prepared_line(prepared))
+    for line in prepared_summary.lines(prepared):
+        display.line(line)
     return prepared
 
 
-def _prepared_line(prepared: Prepared) -> str:
-    train, held_out = (prepared.manifest["splits"][name] for name in ("train", "held_out"))
-    text = (
-        f"{train['samples']:,} training samples in {train['rows']:,} sequences "
-        f"({train['supervised']:,} of {train['tokens']:,} tokens supervised), "
-        f"{held_out['samples']:,} held out"
-    )
-    rejected = prepared.manifest["rejected"]
-    if rejected:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejected.items()))
-        text += f"; set aside: {reasons} (see {prepared.folder / 'rejected'})"
-    if prepared.fresh:
-        return f"Prepared {text}"
-    return f"Data was prepared before, nothing to do: {text}"
+def _check_said(recipe: Recipe) -> None:
+    """Raises `RecipeError` for a shape that no run can train on yet, before anything is done."""
+    for path, shape in recipe.data.shapes():
+        if shape in ONLY_PREPARED:
+            raise RecipeError(
+                f"{path} = {shape}: {ONLY_PREPARED[shape]} can be prepared (shoal prepare), but no "
+                "run can train on them yet"
+            )
+
+
+def _check_found(prepared: Prepared) -> None:
+    """The same for rows of such a shape that the recipe does not name."""
+    for shape in prepared.manifest["only_prepared"]:
+        raise DataError(
+            f"data: rows hold {ONLY_PREPARED[shape]} (format {shape}). They were prepared in "
+            f"{prepared.folder}, but no run can train on them yet. Take them out, or name the "
+            "shape that the rows shall have with data.format"
+        )
 
 
 def _job(recipe: Recipe, run_dir: Path, prepared: Path, base_folder: Path) -> Job:

@@ -20,15 +20,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from launcher.pace import Pace
+
 _LINE_EVERY_S = 10.0
 _WIDE = 10_000
 _LINE_EVERY_SHARE = 0.1
 
 
 class Display(Protocol):
-    """Shows the phases of a run. A total of 0 is unknown; a phase ends when done equals total."""
+    """Shows the phases of a run. A total of 0 is unknown; a phase ends when done equals total.
+    `rows` are those in what is done, where they are known."""
 
-    def phase(self, name: str, done: int, total: int) -> None: ...
+    def phase(self, name: str, done: int, total: int, *, rows: int = 0) -> None: ...
 
     def step(self, metrics: Mapping[str, Any]) -> None: ...
 
@@ -70,6 +73,24 @@ def step_text(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def pace_text(pace: Pace, total: int) -> str:
+    """`1,234,567 rows · 85,000 rows/s · 2 min 05 s left`, as far as it is known."""
+    parts = [f"{pace.rows:,} rows"] if pace.rows else []
+    if (speed := pace.rows_per_s()) is not None:
+        parts.append(f"{speed:,.0f} rows/s")
+    if (left := pace.seconds_left(total)) is not None:
+        parts.append(f"{seconds_text(left)} left")
+    return " · ".join(parts)
+
+
+def done_text(pace: Pace) -> str:
+    """`1,234,567 rows · 85,000 rows/s` of a phase that is over; nothing where none were told."""
+    parts = [f"{pace.rows:,} rows"] if pace.rows else []
+    if (speed := pace.overall()) is not None:
+        parts.append(f"{speed:,.0f} rows/s")
+    return " · ".join(parts)
+
+
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
@@ -85,6 +106,7 @@ class BarDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._tasks: dict[str, TaskID] = {}
+        self._paces: dict[str, Pace] = {}
         self._progress = Progress(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<20}"),
@@ -107,9 +129,12 @@ class BarDisplay:
     ) -> None:
         self._progress.stop()
 
-    def phase(self, name: str, done: int, total: int) -> None:
+    def phase(self, name: str, done: int, total: int, *, rows: int = 0) -> None:
         self._begin(name, total)
-        self._progress.update(self._tasks[name], completed=done, total=total or None)
+        pace = self._paces.setdefault(name, Pace())
+        pace.tell(time.monotonic(), done, rows)
+        note = done_text(pace) if done == total else pace_text(pace, total) if total else ""
+        self._progress.update(self._tasks[name], completed=done, total=total or None, note=note)
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         self._begin("training", metrics["steps"])
@@ -136,12 +161,14 @@ class BarDisplay:
 
 
 class LineDisplay:
-    """A line when a phase begins and ends, and now and then a step: for logs."""
+    """A line when a phase begins and ends, and now and then how far it is: for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         console.width = _WIDE  # a log has no margin at which a table had to be folded
         self._begun: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
+        self._phase_told = 0.0
         self._step_told: tuple[float, int] | None = None
 
     def __enter__(self) -> Self:
@@ -155,13 +182,21 @@ class LineDisplay:
     ) -> None:
         pass
 
-    def phase(self, name: str, done: int, total: int) -> None:
+    def phase(self, name: str, done: int, total: int, *, rows: int = 0) -> None:
+        now = time.monotonic()
         if name not in self._begun:
-            self._begun[name] = time.monotonic()
+            self._begun[name] = self._phase_told = now
+            self._paces[name] = Pace()
             self.line(f"{name} …")
+        pace = self._paces[name]
+        pace.tell(now, done, rows)
         if total and done == total:
-            took = time.monotonic() - self._begun.pop(name)
-            self.line(f"{name}: done in {seconds_text(took)}")
+            took = seconds_text(now - self._begun.pop(name))
+            self.line(" · ".join(filter(None, [f"{name}: done in {took}", done_text(pace)])))
+        elif total and now - self._phase_told >= _LINE_EVERY_S:
+            self._phase_told = now
+            how_far = f"{name} {done:,}/{total:,}"
+            self.line(" · ".join(filter(None, [how_far, pace_text(pace, total)])))
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         now, step, steps = time.monotonic(), metrics["step"], metrics["steps"]

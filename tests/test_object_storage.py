@@ -15,6 +15,8 @@ import safetensors.numpy
 from test_end_to_end import SHOAL, make_workplace, shoal, wait_for
 
 from adapters.object_store import ObjectStore
+from launcher.cli import app
+from launcher.exits import status_of
 from recipes.address import join, working_folder
 from trainer.ledger import read_ledger
 
@@ -185,9 +187,10 @@ def test_what_cannot_be_used_is_one_line_and_starts_nothing(
     assert "http://127.0.0.1:9 cannot be reached" in off.stderr
 
 
-def test_a_run_that_never_began_leaves_nothing_there(workplace: Path, bucket: str):
-    found = shoal(
-        workplace, "run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]"
-    )
-    assert found.returncode == 1
+def test_a_run_that_never_began_leaves_nothing_there(
+    local_ray: None, workplace: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(workplace)
+    wrong = ["run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]"]
+    assert status_of(lambda: app(wrong)) == 1
     assert ObjectStore(bucket).names() == []

@@ -22,6 +22,7 @@ from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
 from launcher.prepare.shapes import to_sample
+from launcher.prepare.shapes.images import keep_in
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
@@ -125,13 +126,14 @@ def _samples(
     unit: Unit, context: Context, cleaner: Cleaner, seen: _Seen, rejected: TextIO
 ) -> Iterator[dict[str, Any]]:
     from_held_out = unit.source.split == "held_out"
+    keep_image = keep_in(context.root)
     rows = read(unit)
     for raw in rows:
         seen.rows += 1
         try:
             if raw.columns is None:
                 raise Unusable(raw.reason, raw.detail)
-            sample = to_sample(raw.columns, context.recipe, unit.source.spec, cleaner)
+            sample = to_sample(raw.columns, context.recipe, unit.source.spec, cleaner, keep_image)
             held_out = from_held_out or _names_held_out(raw.columns, context)
         except Unusable as error:
             _set_aside(raw, error, unit, seen, rejected)

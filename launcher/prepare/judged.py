@@ -72,7 +72,7 @@ def judge_range(part: Range, context: Context) -> Report:
     write_verdicts(
         file, units[told], records["index"][told], verdicts.codes[told], num_units=part.num_units
     )
-    return {"files": context.named(file)}
+    return {"samples": len(records), "files": context.named(file)}
 
 
 def write_verdicts(

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
-from launcher.prepare.cleaning import step_files, step_versions
+from adapters.tokenizer import read_template
+from launcher.prepare.cleaning import step_content, step_files, step_versions
 from recipes import data as recipe_data
 from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
 
-PREPARE_VERSION = 3
+PREPARE_VERSION = 4
 """Raised by hand when the same content would be prepared differently than before."""
 
 # What the manifest's counts are checked against, what the trainer does with the shards, and sources
@@ -30,6 +31,7 @@ def prepared_key(
 
     `entries` are those of the sources, with their digests (`digests.source_entry`).
     """
+    step_files(recipe.data.clean)  # told if one is not there
     data = {
         path.removeprefix("data."): value
         for path, value in values(recipe).items()
@@ -42,9 +44,8 @@ def prepared_key(
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
         "new_tokens": list(recipe.base.new_tokens),
-        "chat_template": _file_digest(recipe.data.chat_template),
-        "steps": [_without_folders(step) for step in recipe.data.clean],
-        "step_files": [sha256(file) for file in step_files(recipe.data.clean)],
+        "chat_template": read_template(recipe.data.chat_template),
+        "steps": step_content(recipe.data.clean, sha256),
         "step_versions": dict(step_versions(recipe.data.clean)),
         "entries": [
             _without_path(source) for source in (*recipe.data.train, *recipe.data.held_out)
@@ -57,27 +58,9 @@ def prepared_key(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _file_digest(file: str | None) -> str | None:
-    return sha256(Path(file)) if file is not None else None
-
-
 def _without_path(source: recipe_data.Source) -> Any:
     plain = source.plain()
     return {} if isinstance(plain, str) else {**plain, "path": None}
-
-
-def _without_folders(step: recipe_data.CleaningStep) -> Any:
-    """A step as it stands in a recipe, its files by their last names: what they hold counts."""
-    plain = step.plain()
-    if isinstance(plain, str):
-        return plain
-    files = (*step.paths, *step.functions)
-    return {
-        step.name: {
-            name: Path(value).name if name in files and value is not None else value
-            for name, value in plain[step.name].items()
-        }
-    }
 
 
 def _tokenizer_digest(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from launcher.prepare.key import PREPARE_VERSION
@@ -20,6 +21,7 @@ _COUNTS = ("samples", "repeated", "left_out_of_mix", "tokens", "supervised")
 def manifest_of(
     recipe: Recipe,
     key: str,
+    base_folder: Path,
     entries: Sequence[Mapping[str, Any]],
     units: Sequence[Mapping[str, Any]],
     cleaned: Sequence[Report],
@@ -41,7 +43,17 @@ def manifest_of(
     return {
         "version": PREPARE_VERSION,
         "key": key,
+        "recipe": recipe.name,
+        # To read the tokens again; the base may lie elsewhere by then.
+        "base": {
+            "source": recipe.base.source,
+            "revision": recipe.base.revision,
+            "folder": str(base_folder),
+            "new_tokens": list(recipe.base.new_tokens),
+        },
         "task": recipe.task,
+        "sequence_length": recipe.data.sequence_length,
+        "packing": recipe.data.packing,
         "labels": list(labels),
         "multi_label": any(report["has_several"] for report in cleaned),
         "only_prepared": sorted({s for report in cleaned for s in report["only_prepared"]}),

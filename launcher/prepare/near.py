@@ -68,7 +68,7 @@ def sign_unit(part: Signing, context: Context) -> Report:
     file = context.file(SIGNED, part.number, ".bands")
     with whole_path(file) as aside:
         write_run(aside, prefixes(records["hash"]), records, PREFIXES)
-    return {"bands": bands, "files": context.named(file)}
+    return {"samples": part.num_samples, "bands": bands, "files": context.named(file)}
 
 
 def _grams(sample: str, words: int) -> frozenset[int]:

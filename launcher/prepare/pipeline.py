@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -23,19 +24,29 @@ from launcher.prepare.failures import Failures
 from launcher.prepare.key import prepared_key
 from launcher.prepare.manifest import check_usable, manifest_of
 from launcher.prepare.mixture import Copies, takes
+from launcher.prepare.recognised import recognised
+from launcher.prepare.rendering.written import check_template
 from launcher.prepare.rows import PROMPTS_KEPT
 from launcher.prepare.similarity import num_bands
 from launcher.prepare.sources import Source, Unit, digest_of, find_sources
 from launcher.prepare.stage import Report, Stage, run_on_ray
 from launcher.prepare.units import units
+from launcher.prepare.usage import note_use
+from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
 from trainer.split import write_index
 
-Progress = Callable[[str, int, int], None]
-"""Name of the phase, units done, units in all."""
+
+class Progress(Protocol):
+    """Told how far a phase is."""
+
+    def __call__(self, name: str, done: int, total: int, /, *, rows: int = 0) -> None:
+        """Name of the phase, units done, units in all, and rows in what is done where that is
+        known."""
+
 
 _MANIFEST = "manifest.json"
 _LOOK_AGAIN_S = 1.0
@@ -53,40 +64,57 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, *, base_folder: Path, cache: Path, progress: Progress, verify: bool = False
+    recipe: Recipe,
+    *,
+    base_folder: Path,
+    cache: Path,
+    progress: Progress,
+    verify: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
     """The prepared data of a recipe in `cache/prepared/<key>`, made on the connected Ray if needed.
 
     Sources that look as they did when they were last read are not read again to find the key, but
-    with `verify`. What was interrupted goes on where it was. Raises `DataError` when a source
-    cannot be read or no row can be used.
+    with `verify`. What was interrupted goes on where it was. `tell` hears what a person should know
+    of the sources. Raises `DataError` when a source cannot be read or no row can be used.
     """
     sources = find_sources(recipe.data, cache)
     progress("reading sources", 0, 0)
-    entries = Digests(folder=cache / "digests").of(sources, _hash_all, verify=verify)
+    digests = Digests(folder=cache / "digests")
+    known = [digests.known(source) for source in sources] if verify else []
+    entries = digests.of(sources, partial(_hash_all, progress=progress), verify=verify)
     progress("reading sources", 1, 1)
+    for entry, before in zip(entries, known, strict=False):
+        if before not in (None, entry["sha256"]):
+            tell(
+                f"{entry['path']}: has other bytes than when it was last read, though neither its "
+                "size nor its time has changed"
+            )
     key = prepared_key(recipe, base_folder, entries)
-    folder, partial = cache / "prepared" / key, cache / "preparing" / key
+    folder, aside = cache / "prepared" / key, cache / "preparing" / key
     # Runs of a sweep begin at the same moment, and need the same.
     with _alone(folder, progress):
         if (folder / _MANIFEST).is_file():
             manifest = read_manifest(folder)
             Failures.of(manifest, recipe.data.max_failed).check()
+            note_use(folder)
             return Prepared(folder=folder, manifest=manifest, fresh=False)
         _check_tokenizer(recipe, base_folder)
         try:
-            (partial / "work").mkdir(parents=True, exist_ok=True)
+            (aside / "work").mkdir(parents=True, exist_ok=True)
             folder.parent.mkdir(exist_ok=True)
-            manifest = _make(partial, recipe, base_folder, sources, entries, progress)
-            os.replace(partial, folder)
+            for line in recognised(recipe, sources):
+                tell(line)
+            manifest = _make(aside, recipe, base_folder, sources, entries, progress)
+            os.replace(aside, folder)
         except DataError:
             # The same sources would end the same way.
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
             raise
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(f"{partial}: cannot be written: {error}") from error
+            raise StorageError(f"{aside}: cannot be written: {error}") from error
     return Prepared(folder=folder, manifest=manifest, fresh=True)
 
 
@@ -96,12 +124,12 @@ class _Hashing:
     source: Source
 
 
-def _hash_all(sources: Sequence[Source]) -> list[str]:
+def _hash_all(sources: Sequence[Source], *, progress: Progress) -> list[str]:
     if sum(source.bytes for source in sources) <= _HASHED_HERE_BYTES:
         return hash_here(sources)
     items = [_Hashing(number=number, source=source) for number, source in enumerate(sources)]
     nowhere = Context(recipe=None, tokenizer_folder="", work=Path())  # type: ignore[arg-type]
-    return run_on_ray(_hash_one, items, nowhere, lambda done, total: None)
+    return run_on_ray(_hash_one, items, nowhere, partial(progress, "hashing sources"))
 
 
 def _hash_one(item: _Hashing, context: Context) -> str:
@@ -133,16 +161,22 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
-    needs_template = recipe.task == "causal_lm" and recipe.data.format in ("messages", "text_label")
-    if needs_template and not has_chat_template(folder):
+    data = recipe.data
+    if data.chat_template is not None:
+        check_template(data.chat_template)
+    has_template = data.chat_template is not None or has_chat_template(folder)
+    chats = (*CHATS, "text_label", "text_labels", "image_text")
+    needs_template = recipe.task == "causal_lm" and (data.prompt or data.format in chats)
+    if needs_template and not has_template:
+        what = "data.prompt" if data.prompt else f"data.format = {data.format}"
         raise DataError(
-            f"data.format = {recipe.data.format}: the tokenizer of {folder} has no chat template. "
-            "Use a base that was made for chat, or data.format=text"
+            f"{what}: the tokenizer of {folder} has no chat template. Use a base that was made for "
+            "chat, give data.chat_template, or data.format=text"
         )
 
 
 def _make(
-    partial: Path,
+    aside: Path,
     recipe: Recipe,
     base_folder: Path,
     sources: Sequence[Source],
@@ -151,7 +185,7 @@ def _make(
 ) -> dict[str, Any]:
     """Fill a folder with prepared data: its manifest."""
     parts = units(sources, recipe.data.unit_mb * 2**20)
-    context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=partial / "work")
+    context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
     stages = _Stages(recipe, context, progress)
     stages.count_lines(parts)
     first = stages.clean(parts)
@@ -161,22 +195,29 @@ def _make(
     labels = _labels(recipe, first)
     lines = _first_lines(parts, first)
     second = stages.tokenize(parts, first, lines, labels)
-    shards = stages.pack(first)
+    shards = stages.pack(parts, first)
+    numbers = {_place(source): number for number, source in enumerate(sources)}
     places = [
-        {"file": sources.index(unit.source), "first_line": line, "source": _source(recipe, unit)}
+        {"file": numbers[_place(unit.source)], "first_line": line, "source": _source(recipe, unit)}
         for unit, line in zip(parts, lines, strict=True)
     ]
-    manifest = manifest_of(recipe, partial.name, entries, places, first, second, shards, labels)
+    manifest = manifest_of(
+        recipe, aside.name, base_folder, entries, places, first, second, shards, labels
+    )
     check_usable(recipe, manifest)
     for name, split in manifest["splits"].items():
-        (partial / name).mkdir(exist_ok=True)
-        split["index"] = write_index(partial / name, split["shards"])
+        (aside / name).mkdir(exist_ok=True)
+        split["index"] = write_index(aside / name, split["shards"])
     prompts = [prompt for report in second for prompt in report["prompts"]]
     lines_of_prompts = [json.dumps(p, ensure_ascii=False) + "\n" for p in prompts[:PROMPTS_KEPT]]
-    write_whole(partial / "prompts.jsonl", "".join(lines_of_prompts))
-    shutil.rmtree(partial / "work")
-    write_whole(partial / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
+    write_whole(aside / "prompts.jsonl", "".join(lines_of_prompts))
+    shutil.rmtree(aside / "work")
+    write_whole(aside / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest
+
+
+def _place(source: Source) -> tuple[str, int, str]:
+    return source.split, source.entry, source.address
 
 
 def _source(recipe: Recipe, unit: Unit) -> int:
@@ -230,21 +271,23 @@ class _Stages:
     def clean(self, parts: Sequence[Unit]) -> list[Report]:
         failures = Failures(self.recipe.data.max_failed)
         stage = Stage(name=cleaned.FOLDER, function=cleaned.clean_unit)
-        reports = self._run("cleaning", stage, parts, look=failures.add)
+        reports = self._run(
+            "cleaning", stage, parts, look=failures.add, rows=lambda report: int(report["rows"])
+        )
         failures.check()
         return reports
 
     def judge(self, first: Sequence[Report]) -> None:
         samples = sum(report["samples"] for report in first)
         stage = Stage(name=judged.FOLDER, function=judged.judge_range)
-        self._run("finding duplicates", stage, judged.ranges(samples, len(first)))
+        self._run("finding duplicates", stage, judged.ranges(samples, len(first)), rows=_samples)
 
     def find_near(self, first: Sequence[Report]) -> None:
         items = [
             near.Signing(number=report["unit"], num_samples=report["samples"]) for report in first
         ]
         signing = Stage(name=near.SIGNED, function=near.sign_unit)
-        self._run("signing", signing, items)
+        self._run("signing", signing, items, rows=_samples)
         bands = num_bands(near.likeness(self.recipe.data))
         parts = judged.ranges(bands * sum(report["samples"] for report in first), len(first))
         joining = Stage(name=near.JOINED, function=near.join_range)
@@ -259,7 +302,7 @@ class _Stages:
         labels: Sequence[str],
     ) -> list[Report]:
         groups = {
-            unit: self._groups(block, first)
+            unit: self._groups(block, parts, first)
             for block in tokenized.blocks(len(parts))
             for unit in block
         }
@@ -278,11 +321,17 @@ class _Stages:
             for unit, report, line in zip(parts, first, lines, strict=True)
         ]
         stage = Stage(name=tokenized.FOLDER, function=tokenized.tokenize_unit)
-        return self._run("tokenizing", stage, items)
+        return self._run(
+            "tokenizing", stage, items, rows=lambda report: int(first[report["unit"]]["samples"])
+        )
 
-    def _groups(self, block: Sequence[int], first: Sequence[Report]) -> int:
-        sizes = [first[unit]["text_bytes"] for unit in block]
-        return tokenized.groups_of(sizes, self.recipe.data.unit_mb * 2**20)
+    def _groups(
+        self, block: Sequence[int], parts: Sequence[Unit], first: Sequence[Report]
+    ) -> dict[str, int]:
+        sizes = [
+            (first[unit]["text_bytes"], parts[unit].source.split == "held_out") for unit in block
+        ]
+        return tokenized.groups_of(sizes, self.recipe.data, self.recipe.data.unit_mb * 2**20)
 
     def _copies(self, parts: Sequence[Unit], first: Sequence[Report]) -> list[Copies]:
         """How often the samples of each unit are taken."""
@@ -305,20 +354,23 @@ class _Stages:
             for source, rank in zip(sources, firsts, strict=True)
         ]
 
-    def pack(self, first: Sequence[Report]) -> dict[str, list[Report]]:
+    def pack(self, parts: Sequence[Unit], first: Sequence[Report]) -> dict[str, list[Report]]:
         found = {}
         for split in tokenized.SPLITS:
             groups = [
                 (tuple(block), group)
                 for block in tokenized.blocks(len(first))
-                for group in range(self._groups(block, first))
+                for group in range(self._groups(block, parts, first)[split])
             ]
             items = [
                 packed.Packing(number=number, split=split, units=block, group=group)
                 for number, (block, group) in enumerate(groups)
             ]
             stage = Stage(name=f"{packed.FOLDER}_{split}", function=packed.pack_group)
-            found[split] = self._run(f"writing {split.replace('_', '-')} shards", stage, items)
+            name = f"writing {split.replace('_', '-')} shards"
+            found[split] = self._run(
+                name, stage, items, rows=lambda report: _samples(report["shard"] or {"samples": 0})
+            )
         return found
 
     def _run(
@@ -327,11 +379,20 @@ class _Stages:
         stage: Stage,
         items: Sequence[Any],
         look: Callable[[Report], None] = lambda report: None,
+        rows: Callable[[Report], int] = lambda report: 0,
     ) -> list[Report]:
-        return run_on_ray(
-            stage,
-            items,
-            self.context,
-            lambda done, total: self.progress(name, done, total),
-            look=look,
-        )
+        seen = 0
+
+        def looked_at(report: Report) -> None:
+            nonlocal seen
+            look(report)
+            seen += rows(report)
+
+        def told(done: int, total: int) -> None:
+            self.progress(name, done, total, rows=seen)
+
+        return run_on_ray(stage, items, self.context, told, look=looked_at)
+
+
+def _samples(report: Report) -> int:
+    return int(report["samples"])

@@ -100,7 +100,12 @@ def _banding(how: Likeness) -> tuple[int, int]:
 def _signature(found: frozenset[int], permutations: int) -> npt.NDArray[np.uint32]:
     from datasketch import MinHash
 
-    sketch = MinHash(permutations=_permutations(permutations), scheme="affine32", hashfunc=_low)
+    sketch = MinHash(
+        permutations,
+        permutations=_permutations(permutations),
+        scheme="affine32",
+        hashfunc=_low,
+    )
     sketch.update_batch(found)
     values: npt.NDArray[np.uint32] = sketch.hashvalues
     return values

@@ -33,6 +33,8 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)
     """Names of its columns by the names shoal knows, before those of data.columns."""
 
+    described: ClassVar[str] = "a path, or a mapping (below)"
+
     paths: ClassVar[tuple[str, ...]] = ("path",)
     """Keys that hold paths."""
 

@@ -146,8 +146,9 @@ def write_prepared(
     train: list[dict[str, Any]],
     held_out: list[dict[str, Any]] = [],  # noqa: B006
     labels: list[str] = [],  # noqa: B006
+    **more: Any,
 ) -> Path:
-    """A prepared folder with one shard for each split that has rows."""
+    """A prepared folder with one shard for each split that has rows; `more` of its manifest."""
     splits = {}
     for name, rows in (("train", train), ("held_out", held_out)):
         (folder / name).mkdir(parents=True)
@@ -161,5 +162,6 @@ def write_prepared(
             "shards": shards,
         }
     (folder / "prompts.jsonl").write_text("")
-    (folder / "manifest.json").write_text(json.dumps({"splits": splits, "labels": labels}))
+    manifest = {"splits": splits, "labels": labels, "multi_label": False, "mixture": ["tiny"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest | more))
     return folder

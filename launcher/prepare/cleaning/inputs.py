@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from typing import Any
 
 from launcher.prepare.cleaning import own
 from recipes.data import CleaningStep, steps
@@ -39,6 +41,23 @@ def step_files(recipe_steps: Sequence[CleaningStep]) -> list[Path]:
         if isinstance(step, steps.Call):
             own.find_function(step.function)
             found.append(own.source_of(step.function))
+    return found
+
+
+def step_content(
+    recipe_steps: Sequence[CleaningStep], digest: Callable[[Path], str]
+) -> list[dict[str, Any]]:
+    """The steps as they count for the key: what lies in a file counts, not where it lies."""
+    found = []
+    for step in recipe_steps:
+        options = {leaf.name: getattr(step, leaf.name) for leaf in fields(step)}
+        for option in step.paths:
+            if options[option] is not None:
+                options[option] = digest(Path(options[option]))
+        if isinstance(step, steps.Call):
+            _, _, name = step.function.rpartition(":")
+            options["function"] = [digest(own.source_of(step.function)), name]
+        found.append({step.name: options})
     return found
 
 

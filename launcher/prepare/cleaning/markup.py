@@ -9,6 +9,7 @@ is no end.
 from __future__ import annotations
 
 import html
+import html.entities
 import re
 from collections.abc import Callable, Iterator
 
@@ -56,8 +57,14 @@ def _strip(text: str) -> str:
     if "<" in text:
         text = "".join(_without_tags(text))
     if "&" in text:
-        text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+        text = _ENTITY.sub(_character, text)
     return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    # html.unescape takes the beginning of an unknown name, and makes ¬aword; of &notaword;
+    is_known = entity[0][1] == "#" or entity[0][1:].rstrip(";") + ";" in html.entities.html5
+    return html.unescape(entity[0]) if is_known else entity[0]
 
 
 def _without_tags(text: str) -> Iterator[str]:
@@ -70,7 +77,9 @@ def _without_tags(text: str) -> Iterator[str]:
         if end == begin:
             begin += 1
             continue
-        if piece := text[done:begin]:
+        piece = text[done:begin]
+        # The white space between two blocks is the file's, not the text's.
+        if piece and not (at_line_start and piece.isspace()):
             yield piece
             at_line_start = piece.endswith("\n")
         if between == "\n" and at_line_start:
@@ -96,7 +105,8 @@ def _markup(text: str, begin: int, ends: _Ends) -> tuple[int, str]:
         return (declaration.end() if declaration else begin), ""
     name = tag["name"].lower()
     if name in _DROPPED:
-        end = -1 if tag["end"] else ends.after(f"</{name}>", tag.end())
+        end = -1 if tag["end"] else ends.after(f"</{name}", tag.end())
+        end = ends.after(">", end) if end >= 0 else end
         # One that is never closed may be talk about it: only the tag goes.
         return (end if end >= 0 else tag.end()), ""
     if name in _BLOCKS:

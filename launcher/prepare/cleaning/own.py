@@ -55,7 +55,11 @@ def find_function(reference: str) -> Callable[..., Any]:
     module = _from_file(place) if place.endswith(".py") else _from_name(place)
     function = getattr(module, name, None)
     if not callable(function):
-        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        known = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__
+        ]
         raise DataError(
             f"data.clean: {place} has no function {name}. Its functions: "
             f"{', '.join(known) or 'none'}"

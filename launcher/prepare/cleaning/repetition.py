@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from launcher.prepare.cleaning.unicode_classes import HAN
 from launcher.prepare.unusable import Dropped
@@ -18,12 +18,14 @@ from recipes.data import steps
 
 _WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+")
 _FIRST_TOP, _FIRST_REPEATED = 2, 5
+_LOOKED_AT = 200_000
+"""Words; the sequences of all of them are in memory at once, 200 bytes for each."""
 
 
 def repetition(step: steps.Repetition) -> Callable[[str], None]:
     def check(text: str) -> None:
         _check_lines(text, step)
-        words = _WORD.findall(text)
+        words = [found[0] for found in islice(_WORD.finditer(text), _LOOKED_AT)]
         if len(words) < max(step.min_words, 1):
             return
         total = sum(map(len, words))

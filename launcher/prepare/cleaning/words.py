@@ -94,12 +94,12 @@ def _tokenizer(dictionary: str | None) -> Any:
     import jieba
 
     jieba.setLogLevel(logging.WARNING)
+    added = read_dictionary(dictionary) if dictionary is not None else []
     tokenizer = jieba.Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
-    if dictionary is not None:
-        for word, frequency in read_dictionary(dictionary):
-            tokenizer.add_word(word, frequency)
+    for word, frequency in added:
+        tokenizer.add_word(word, frequency)
     return tokenizer
 
 

@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from jinja2 import Environment, TemplateSyntaxError
+
+from adapters.tokenizer import read_template
 from launcher.prepare.shapes.sample import Message, texts_of
 from launcher.prepare.unusable import Unusable
+from recipes.errors import DataError
 
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,18 @@ class Chat:
         """Whether the template says itself what is the assistant's, by `{% generation %}`."""
         template = self.tokenizer.get_chat_template(tools=self.tools)
         return _GENERATION.search(template) is not None
+
+
+def check_template(file: str) -> None:
+    """Raises `DataError` when a file holds no template, with the line."""
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        # transformers adds this block, which wraps others and has no options.
+        environment.parse(_GENERATION.sub("", read_template(file) or ""))
+    except TemplateSyntaxError as error:
+        raise DataError(
+            f"data.chat_template = {file}, line {error.lineno}: {error.message}"
+        ) from error
 
 
 @lru_cache(maxsize=4)

@@ -187,8 +187,8 @@ def _placed(messages: list[Message], count: int) -> list[Message]:
     if not _places(messages) and first is not None:
         text = {"type": "text", "text": messages[first]["content"]}
         content = [*({"type": "image"} for _ in range(count)), text]
-        messages = [*messages[:first], {**messages[first], "content": content}]
-        messages += messages[first + 1 :]
+        with_places = {**messages[first], "content": content}
+        messages = [*messages[:first], with_places, *messages[first + 1 :]]
     if _places(messages) != count:
         raise Unusable("bad image", f"{count} images for {_places(messages)} places")
     return messages

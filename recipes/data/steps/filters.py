@@ -46,10 +46,10 @@ class Language(CleaningStep):
     keep: list[str] = field(default_factory=lambda: ["zh", "en"])
     """Languages that stay (ISO 639-1); zh includes the dialects that are written as Chinese."""
 
-    min_probability: float = 0.5
+    min_probability: float = 0.3
     """Drop below this probability that the text is in one of them."""
 
-    min_characters: int = 10
+    min_characters: int = 20
     """Keep shorter texts: few letters tell no language."""
 
     def problems(self, place: str) -> Iterator[Problem]:
@@ -104,7 +104,7 @@ class Repetition(CleaningStep):
     )
     """Largest share of characters in sequences of 5 to 10 words that were there before."""
 
-    min_words: int = 20
+    min_words: int = 50
     """Keep texts of fewer words; a Chinese character counts as a word."""
 
     def problems(self, place: str) -> Iterator[Problem]:

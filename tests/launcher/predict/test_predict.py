@@ -38,7 +38,7 @@ class Told:
         self.lines: list[str] = []
         self.phases: list[tuple[str, int, int]] = []
 
-    def phase(self, name: str, done: int, total: int) -> None:
+    def phase(self, name: str, done: int, total: int, *, rows: int = 0) -> None:
         self.phases.append((name, done, total))
 
     def step(self, metrics: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(llama: Path, bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`chats`, `chooses` and `labels`."""
+    """`chats`, `chooses`, `labels` and `several`."""
     storage = tmp_path_factory.mktemp("predict") / "runs"
     used.make_run(storage, "chats", llama)
     used.make_run(storage, "chooses", llama, more="evaluate: {choices: [w1 w5, w30 w31]}\n")
@@ -72,6 +72,8 @@ def runs(llama: Path, bert: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         r=4, task_type="SEQ_CLS", target_modules=["query", "value"], modules_to_save=["classifier"]
     )
     used.make_run(storage, "labels", bert, config=config, labels=("bad", "good"))
+    names = ("acting", "music", "plot")
+    used.make_run(storage, "several", bert, config=config, labels=names, multi_label=True)
     return storage
 
 
@@ -250,6 +252,46 @@ def test_labels_with_their_probabilities(runs: Path, bert: Path, tmp_path: Path)
     assert len({line["prediction"] for line in made}) == 2
     assert [line.get("right") for line in made[:4]] == ["good", "bad", None, "odd"]
     assert sum(len(part.judged) for part in answered) == 15
+
+
+def test_several_labels_and_pairs(runs: Path, bert: Path, tmp_path: Path):
+    rows = [
+        {"text": f"w{number} w5 w7", "text_pair": f"w{3 * number} w9", "labels": right}
+        for number, right in enumerate([["plot", "acting"], [], ["music"], None] * 5)
+    ]
+    texts = [{name: row[name] for name in ("text", "labels")} for row in rows]
+    file = write(tmp_path / "texts.jsonl", texts)
+    answered = ask_here(runs / "several", file, tmp_path, ["data.format=text_labels"])
+    made = lines_in(answered)
+    names = ["acting", "music", "plot"]
+    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=3)
+    model = PeftModel.from_pretrained(base, str(next((runs / "several").rglob("adapter")))).eval()
+    tokenizer = load_tokenizer(bert)
+    for row, line in zip(rows, made, strict=True):
+        with torch.no_grad():
+            logits = model(**tokenizer(row["text"], return_tensors="pt")).logits[0]
+        assert list(line["probabilities"].values()) == pytest.approx(
+            logits.sigmoid().tolist(), abs=1e-4
+        )
+        assert line["prediction"] == [name for name, v in zip(names, logits, strict=True) if v > 0]
+    assert len({len(line["prediction"]) for line in made}) > 1
+    assert [line.get("right") for line in made[:4]] == [["acting", "plot"], [], ["music"], None]
+    judged = [pair for part in answered for pair in part.judged]
+    assert len(judged) == 15
+    found = prediction._scores(judged, is_chosen=True, multi_label=True)
+    assert set(found) == {"exact_match", "f1", "f1_micro"}
+
+    pairs = [{"text": row["text"], "text_pair": row["text_pair"]} for row in rows]
+    (tmp_path / "pairs").mkdir()
+    file = write(tmp_path / "pairs.jsonl", pairs)
+    made = lines_in(ask_here(runs / "labels", file, tmp_path / "pairs", ["data.format=text_pair"]))
+    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
+    model = PeftModel.from_pretrained(base, str(next((runs / "labels").rglob("adapter")))).eval()
+    for row, line in zip(pairs, made, strict=True):
+        with torch.no_grad():
+            asked = tokenizer(row["text"], row["text_pair"], return_tensors="pt")
+            expected = model(**asked).logits[0].softmax(dim=-1).tolist()
+        assert list(line["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_columns_and_files_as_the_recipe_names_them(runs: Path, tmp_path: Path):

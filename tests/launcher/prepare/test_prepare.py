@@ -49,7 +49,7 @@ def recipe(train: list[str] | str, **changes: Any) -> Recipe:
 def run(chosen: Recipe, llama: Path, cache: Path) -> tuple[Prepared, list[tuple[str, int, int]]]:
     told: list[tuple[str, int, int]] = []
     prepared = prepare(
-        chosen, base_folder=llama, cache=cache, progress=lambda *seen: told.append(seen)
+        chosen, base_folder=llama, cache=cache, progress=lambda *seen, rows=0: told.append(seen)
     )
     return prepared, told
 
@@ -78,7 +78,7 @@ def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
     waits = threading.Event()
     told: list[str] = []
 
-    def told_second(name: str, done: int, total: int) -> None:
+    def told_second(name: str, done: int, total: int, *, rows: int = 0) -> None:
         told.append(name)
         if name.startswith("waiting for another run"):
             waits.set()
@@ -89,7 +89,7 @@ def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
     with ThreadPoolExecutor(1) as pool:
         pending: list[Future[Prepared]] = []
 
-        def told_first(name: str, done: int, total: int) -> None:
+        def told_first(name: str, done: int, total: int, *, rows: int = 0) -> None:
             if name == "cleaning" and done == 0:
                 pending.append(pool.submit(second))
                 assert waits.wait(60)

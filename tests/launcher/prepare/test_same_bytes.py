@@ -54,8 +54,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def silent(name: str, done: int, total: int, *, rows: int | None = None) -> None:
+    """Report nothing."""
+
+
 def run(chosen: Recipe, llama: Path, cache: Path) -> Prepared:
-    return prepare(chosen, base_folder=llama, cache=cache, progress=lambda *seen: None)
+    return prepare(chosen, base_folder=llama, cache=cache, progress=silent)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -90,7 +94,7 @@ DRIVER = """
 
     address, llama, rows, cache, phase, done = sys.argv[2:]
 
-    def told(name, so_far, total):
+    def told(name, so_far, total, *, rows=None):
         if name == phase and so_far == int(done):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -173,7 +177,7 @@ NODES = """
     cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
     assert ray.cluster_resources()["CPU"] == 4
-    prepare(here.recipe(rows), base_folder=llama, cache=cache, progress=lambda *seen: None)
+    prepare(here.recipe(rows), base_folder=llama, cache=cache, progress=here.silent)
     ray.shutdown()
     cluster.shutdown()
 """

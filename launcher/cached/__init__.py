@@ -1,0 +1,1 @@
+"""What lies in the cache, and removing it."""

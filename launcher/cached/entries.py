@@ -1,0 +1,178 @@
+"""What lies in the cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from launcher import jobs
+from launcher.prepare.usage import noted_runs
+from launcher.runs import is_run, name_of
+from recipes.errors import DataError
+from trainer.shards import read_manifest
+
+REMOVED = ".removed"
+"""Ends the name of a folder that is being removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A run that is trained on prepared data."""
+
+    name: str
+    state: Literal["running", "queued", "ended", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedEntry:
+    """Prepared data."""
+
+    key: str
+    folder: Path
+    recipe: str
+    """The name of the recipe that made it."""
+    samples: int
+    tokens: int
+    bytes: int
+    made: float
+    """When (seconds since 1970)."""
+    used: float
+    users: tuple[User, ...]
+    """Runs that are still there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialEntry:
+    """Data whose preparing did not end yet, or whose removing did not."""
+
+    key: str
+    folder: Path
+    bytes: int
+    changed: float
+    """When (seconds since 1970)."""
+    is_made: bool
+    """Whether somebody prepares it now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherEntry:
+    """Something else, which is only told."""
+
+    what: str
+    name: str
+    bytes: int
+
+
+_OTHERS = {
+    "samples": "sample",
+    "converted": "converted base",
+    "hub": "base from a hub",
+}
+
+
+def prepared_entries(cache: Path) -> list[PreparedEntry]:
+    """All prepared data, that which was used last first."""
+    folders = [file.parent for file in (cache / "prepared").glob("*/manifest.json")]
+    runs = {folder: [run for run in noted_runs(folder) if is_run(run)] for folder in folders}
+    users = _users([run for found in runs.values() for run in found])
+    entries = [
+        entry
+        for folder in folders
+        if (entry := _prepared(folder, [users[run] for run in runs[folder]])) is not None
+    ]
+    return sorted(entries, key=lambda entry: (-entry.used, entry.key))
+
+
+def _prepared(folder: Path, users: Sequence[User]) -> PreparedEntry | None:
+    try:
+        manifest = read_manifest(folder)
+        made, used = (folder / "manifest.json").stat().st_mtime, folder.stat().st_mtime
+    except (DataError, OSError):  # removed meanwhile
+        return None
+    splits = manifest["splits"].values()
+    return PreparedEntry(
+        key=folder.name,
+        folder=folder,
+        recipe=manifest.get("recipe", ""),
+        samples=sum(split["samples"] for split in splits),
+        tokens=sum(split["tokens"] for split in splits),
+        bytes=bytes_of(folder),
+        made=made,
+        used=max(made, used),
+        users=tuple(users),
+    )
+
+
+def _users(runs: Sequence[Path]) -> dict[Path, User]:
+    once = list(dict.fromkeys(runs))
+    states = jobs.states_of(once)
+    return {
+        run: User(name=name_of(run), state=state.phase)
+        for run, state in zip(once, states, strict=True)
+    }
+
+
+def partial_entries(cache: Path) -> list[PartialEntry]:
+    """What was begun, sorted by key."""
+    begun = [folder for folder in (cache / "preparing").glob("*") if folder.is_dir()]
+    left = list((cache / "prepared").glob(f".*{REMOVED}"))
+    entries = []
+    for folder in sorted([*begun, *left]):
+        key = folder.name.removeprefix(".").removesuffix(REMOVED)
+        with suppress(OSError):  # made or removed meanwhile
+            entries.append(
+                PartialEntry(
+                    key=key,
+                    folder=folder,
+                    bytes=bytes_of(folder),
+                    changed=max(file.stat().st_mtime for file in (folder, *folder.rglob("*"))),
+                    is_made=is_locked(cache, key),
+                )
+            )
+    return entries
+
+
+def lock_of(cache: Path, key: str) -> FileLock:
+    """What is held while data of a key is made."""
+    return FileLock(cache / "locks" / f"{key}.lock")
+
+
+def is_locked(cache: Path, key: str) -> bool:
+    """Whether data of a key is being made."""
+    if not (cache / "locks" / f"{key}.lock").exists():
+        return False
+    lock = lock_of(cache, key)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def other_entries(cache: Path) -> Iterator[OtherEntry]:
+    """Samples, bases that were converted or fetched, and the digests of sources."""
+    for name, what in _OTHERS.items():
+        for folder in sorted((cache / name).glob("[!.]*")):
+            if folder.is_dir():
+                yield OtherEntry(what=what, name=folder.name, bytes=bytes_of(folder))
+    digests = list((cache / "digests").glob("*.json"))
+    if digests:
+        name = f"of {len(digests):,} source files"
+        yield OtherEntry(what="digests", name=name, bytes=bytes_of(cache / "digests"))
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files below a folder; links count as nothing."""
+    total = 0
+    for above, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # gone meanwhile
+                file = Path(above) / name
+                total += 0 if file.is_symlink() else file.stat().st_size
+    return total
