@@ -77,6 +77,13 @@ def test_options_that_cannot_be(tmp_path: Path, step: Any, problem: str):
     assert problem in line
 
 
+def test_boilerplate_is_looked_for_once(tmp_path: Path):
+    with pytest.raises(
+        RecipeError, match=r"clean\[2\] = 'boilerplate_lines': is there already, as"
+    ):
+        load(str(write(tmp_path, ["boilerplate_lines", "segment", "boilerplate_lines"])))
+
+
 def test_steps_come_back_as_they_were_written(tmp_path: Path):
     written: list[Any] = [
         "normalize_unicode",
