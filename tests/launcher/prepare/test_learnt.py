@@ -258,6 +258,15 @@ def test_a_turn_that_ends_in_no_special_token_is_ended():
     assert words[0].strip() == "b"
 
 
+def test_the_day_on_which_it_is_prepared_is_not_in_it():
+    dated = style("chatml")
+    day = "{% set day = strftime_now('%d %b %Y') if strftime_now is defined else 'never' %}"
+    dated.chat_template = f"{day}{{{{- day + ' ' }}}}{dated.chat_template}"
+    rendered = render_chat(dated, chat("a", "b"))
+    assert dated.decode(rendered.input_ids).startswith("26 Jul 2024 <|im_start|>system")
+    assert rendered.supervised == 2
+
+
 @pytest.mark.parametrize(
     ("name", "messages", "said"),
     [
