@@ -147,8 +147,8 @@ def describe(kind: Any) -> str:
         return f"names, each with {describe(typing.get_args(kind)[1])}"
     if typing.get_origin(kind) is list:
         item: Any = typing.get_args(kind)[0]
-        if dataclasses.is_dataclass(item):
-            return f"a list, each {item.described}"
+        if (described := getattr(item, "described", None)) is not None:
+            return f"a list, each {described}"
         words = describe(item)
         return f"a list, each {words}"
     return _WORDS[kind]

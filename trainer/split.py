@@ -22,8 +22,9 @@ import numpy.typing as npt
 from recipes.errors import DataError
 from trainer.shards import HashedFile, Numbers, Row, Shard, read_manifest
 
-# Mapped at once; they cost address space, no file handles.
-_MAPPED_SHARDS = 512
+# Mapped at once. Each costs address space and some 10 KB of Python, no file handle; Linux lets a
+# process have 65,530 maps.
+_MAPPED_SHARDS = 4096
 # Columns of the index up to this size are read whole: rows in random order would be page by page.
 _READ_WHOLE_BYTES = 2**28
 

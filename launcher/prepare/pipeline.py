@@ -195,9 +195,10 @@ def _make(
     labels = _labels(recipe, first)
     lines = _first_lines(parts, first)
     second = stages.tokenize(parts, first, lines, labels)
-    shards = stages.pack(first)
+    shards = stages.pack(parts, first)
+    numbers = {_place(source): number for number, source in enumerate(sources)}
     places = [
-        {"file": sources.index(unit.source), "first_line": line, "source": _source(recipe, unit)}
+        {"file": numbers[_place(unit.source)], "first_line": line, "source": _source(recipe, unit)}
         for unit, line in zip(parts, lines, strict=True)
     ]
     manifest = manifest_of(
@@ -213,6 +214,10 @@ def _make(
     shutil.rmtree(aside / "work")
     write_whole(aside / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest
+
+
+def _place(source: Source) -> tuple[str, int, str]:
+    return source.split, source.entry, source.address
 
 
 def _source(recipe: Recipe, unit: Unit) -> int:
@@ -297,7 +302,7 @@ class _Stages:
         labels: Sequence[str],
     ) -> list[Report]:
         groups = {
-            unit: self._groups(block, first)
+            unit: self._groups(block, parts, first)
             for block in tokenized.blocks(len(parts))
             for unit in block
         }
@@ -320,9 +325,13 @@ class _Stages:
             "tokenizing", stage, items, rows=lambda report: int(first[report["unit"]]["samples"])
         )
 
-    def _groups(self, block: Sequence[int], first: Sequence[Report]) -> int:
-        sizes = [first[unit]["text_bytes"] for unit in block]
-        return tokenized.groups_of(sizes, self.recipe.data.unit_mb * 2**20)
+    def _groups(
+        self, block: Sequence[int], parts: Sequence[Unit], first: Sequence[Report]
+    ) -> dict[str, int]:
+        sizes = [
+            (first[unit]["text_bytes"], parts[unit].source.split == "held_out") for unit in block
+        ]
+        return tokenized.groups_of(sizes, self.recipe.data, self.recipe.data.unit_mb * 2**20)
 
     def _copies(self, parts: Sequence[Unit], first: Sequence[Report]) -> list[Copies]:
         """How often the samples of each unit are taken."""
@@ -345,13 +354,13 @@ class _Stages:
             for source, rank in zip(sources, firsts, strict=True)
         ]
 
-    def pack(self, first: Sequence[Report]) -> dict[str, list[Report]]:
+    def pack(self, parts: Sequence[Unit], first: Sequence[Report]) -> dict[str, list[Report]]:
         found = {}
         for split in tokenized.SPLITS:
             groups = [
                 (tuple(block), group)
                 for block in tokenized.blocks(len(first))
-                for group in range(self._groups(block, first))
+                for group in range(self._groups(block, parts, first)[split])
             ]
             items = [
                 packed.Packing(number=number, split=split, units=block, group=group)

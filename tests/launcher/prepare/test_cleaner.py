@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from launcher.prepare.cleaning import (
     Rewriter,
     clean,
     cleaner_of,
+    step_content,
     step_files,
     step_versions,
 )
 from launcher.prepare.unusable import Dropped, Unusable
 from recipes.data import steps
 from recipes.errors import DataError
+from recipes.files import sha256
 from support.tiny import make_tokenizer
 
 OWN = """
@@ -153,6 +156,17 @@ def test_what_the_key_knows_of_steps(own: str, tmp_path: Path):
     assert list(step_versions(recipe)) == ["unicode", "jieba", "py3langid", "stopwordsiso"]
     assert step_versions([]) == {}
 
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = [
+        steps.Segment(dictionary=shutil.copy(dictionary, elsewhere)),
+        recipe[1],
+        steps.Call(function=f"{shutil.copy(own, elsewhere)}:number"),
+        recipe[3],
+    ]
+    assert step_content(moved, sha256) == step_content(recipe, sha256)
+    dictionary.write_text("网易\n", encoding="utf-8")
+    assert step_content(moved, sha256) != step_content(recipe, sha256)
     dictionary.unlink()
     with pytest.raises(DataError, match=r"data\.clean\[0\]\.dictionary: .*words\.txt is not there"):
         step_files(recipe)
