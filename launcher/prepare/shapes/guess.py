@@ -78,7 +78,8 @@ def recognise(
 ) -> Recognised:
     """The shape of a row: the one that the recipe names, or what its columns tell.
 
-    With `asked` the answer may be missing, and the shape be another than is named. Raises `Unusable` when no shape fits.
+    With `asked` the answer may be missing, and the shape be another than is named. Raises
+    `Unusable` when no shape fits.
     """
     shape = (source.format if source else None) or recipe.data.format
     tells = [tell for tell in _possible(recipe) if shape in ("auto", tell.shape)]

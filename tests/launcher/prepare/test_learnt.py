@@ -215,6 +215,9 @@ def test_calls_of_tools():
     # A chat that ends with a call, and one with words before the call.
     assert learnt("mistral", messages[:2], TOOLS) == learnt("mistral", messages, TOOLS)[:1]
     assert learnt("llama3", messages[:2]) == learnt("llama3", messages)[:1]
+    later = [asked("a"), answered("b"), *messages[:2]]
+    assert learnt("llama3", later)[0] == "b<|eot_id|>"
+    assert learnt("mistral", later)[0] == " b</s>"
     said = learnt("qwen2_5", [asked("a"), call("Rome", "I will look."), result("b"), answered("c")])
     assert said == [f"I will look.{qwen[1]}", "c<|im_end|>"]
 
@@ -247,6 +250,18 @@ def test_an_empty_answer_right_behind_a_special_token_is_its_end():
     rendered = render_chat(tight, chat("a", "", "b", "c"))
     said = [label for label in rendered.labels if label != IGNORED]
     assert tight.decode(said) == "<|end|>c<|end|>"
+
+
+def test_words_before_the_end_token_are_learnt_with_it():
+    worded = style("marked")
+    worded.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }} (over) <|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    rendered = render_chat(worded, chat("a", "b", "c", "d"))
+    said = [label for label in rendered.labels if label != IGNORED]
+    assert worded.decode(said) == "b (over) <|end|>d (over) <|end|>"
+    assert len(rendered.input_ids) == len(token_ids(worded, chat("a", "b", "c", "d")))
 
 
 def test_a_turn_that_ends_in_no_special_token_is_ended():
