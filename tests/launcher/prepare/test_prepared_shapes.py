@@ -66,7 +66,7 @@ def learnt(prepared: Prepared, llama: Path) -> set[tuple[str, str]]:
 
 def test_rows_of_several_shapes_are_trained_together(llama: Path, tmp_path: Path):
     flagged = [asked("w1"), answered("w2", train=False), asked("w3"), answered("w4")]
-    long = [message for n in range(12) for message in (asked(f"w{n}"), answered(f"w{n}"))]
+    long = [message for n in range(13) for message in (asked(f"w{n}"), answered(f"w{n}"))]
     spelled = [asked("<|end|>"), answered("w1")]
     pages = " ".join(f"w{n}" for n in range(60))
     prepared = made(
@@ -92,17 +92,17 @@ def test_rows_of_several_shapes_are_trained_together(llama: Path, tmp_path: Path
         (turn.format("w9", "w10"), "w10 <|end|>"),
     } <= found
     split = found - {(text, said) for text, said in found if len(text.split()) < 13}
-    assert len(split) == 4
+    assert len(split) == 5
     assert {said for text, said in split if "<|user|>" not in text} == {
         " ".join(f"w{n}" for n in range(1, 32)),
         " ".join([*(f"w{n}" for n in range(33, 60)), "<|end|>"]),
     }
     chats = [said.split() for text, said in split if text.startswith("<|user|>")]
     assert sorted(word for said in chats for word in said if word != "<|end|>") == sorted(
-        f"w{n}" for n in range(12)
+        f"w{n}" for n in range(13)
     )
     assert prepared.manifest["rejected"] == {"special token in text": 1}
-    assert prepared.manifest["cut"] == {"split at turns": 2, "split into pieces": 2}
+    assert prepared.manifest["cut"] == {"split at turns": 3, "split into pieces": 2}
     assert prepared.manifest["only_prepared"] == []
 
 
@@ -115,6 +115,7 @@ def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
     template = (
         "{% for m in messages %}<|{{ m.role }}|> {% for p in m.content %}"
         "{{ '<unk> ' if p.type == 'image' else p.text }}{% endfor %} <|end|> {% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     own = tmp_path / "own.jinja"
     own.write_text(template)
