@@ -12,7 +12,7 @@ import pytest
 
 from launcher.prepare.rendering import render_chat, token_ids
 from launcher.prepare.unusable import Unusable
-from support.chat_styles import style
+from support.chat_styles import by_prefixes, style
 from trainer.shards import IGNORED
 
 STYLES = ("chatml", "qwen2_5", "qwen3", "llama3", "gemma", "mistral", "marked")
@@ -71,33 +71,6 @@ def learnt(name: str, messages: list[dict[str, Any]], tools: Any = None) -> list
     return [tokenizer.decode(list(run)) for said, run in runs if said]
 
 
-def by_prefixes(name: str, messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
-    """Labels where each turn is what a chat up to it has more than the prompt for it, up to its
-    last special token. Knows nothing of characters."""
-    tokenizer = tokenizer_of(name)
-
-    def ids(part: list[dict[str, Any]], prompt: bool = False) -> list[int]:
-        found = tokenizer.apply_chat_template(
-            part, tools=tools, add_generation_prompt=prompt, return_dict=True
-        )
-        return list(found["input_ids"])
-
-    whole = ids(messages)
-    labels = [IGNORED] * len(whole)
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before, after = ids(messages[:number], prompt=True), ids(messages[: number + 1])
-        assert after[: len(before)] == before
-        assert whole[: len(after)] == after
-        special = [
-            n for n in range(len(before), len(after)) if after[n] in tokenizer.all_special_ids
-        ]
-        end = special[-1] + 1 if special else len(after)
-        labels[len(before) : end] = after[len(before) : end]
-    return labels
-
-
 CHATS = {
     "one turn": chat("What is the capital of France?", "Paris."),
     "three turns": chat("Hello", "How can I help?", "two and two?", "four", "你好", "今天很好。"),
@@ -120,7 +93,7 @@ PREFIXES = [
 @pytest.mark.parametrize(("name", "kind"), PREFIXES)
 def test_what_is_learnt_is_what_a_prefix_lacks(name: str, kind: str):
     rendered = render_chat(tokenizer_of(name), CHATS[kind])
-    assert rendered.labels == by_prefixes(name, CHATS[kind])
+    assert rendered.labels == by_prefixes(tokenizer_of(name), CHATS[kind])
 
 
 @pytest.mark.parametrize("name", STYLES)
