@@ -113,6 +113,18 @@ def digest_of(source: Source) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
+def check_unchanged(source: Source) -> None:
+    """Raises `DataError` when a source is not, or no longer, as it was when it was found."""
+    entry = files_at(source.address).look(source.address)
+    if entry is None:
+        raise DataError(f"{source.address}: was deleted while it was read. Put it back")
+    if (entry.bytes, entry.stamp) != (source.bytes, source.stamp):
+        raise DataError(
+            f"{source.address}: was changed while it was read, so its rows may be of two versions. "
+            "Try again when nothing writes to it any more"
+        )
+
+
 def _address(name: str, cache: Path, key: str) -> str:
     if name.startswith(_SAMPLE):
         sample, _, inner = name.removeprefix(_SAMPLE).partition("/")
