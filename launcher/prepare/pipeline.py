@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from adapters.tokenizer import has_chat_template
 from launcher.prepare.context import Context
 from launcher.prepare.digests import Digests, hash_here
-from launcher.prepare.failures import Failures
+from launcher.prepare.failures import Failures, UselessRowsError
 from launcher.prepare.key import prepared_key
 from launcher.prepare.manifest import check_usable, manifest_of
 from launcher.prepare.recognised import recognised
@@ -98,8 +98,7 @@ def prepare(
                 manifest = _make(aside, recipe, base_folder, sources, entries, progress)
             shutil.rmtree(aside / "work", ignore_errors=True)
             os.replace(aside, folder)
-        except DataError:
-            # The same sources would end the same way.
+        except UselessRowsError:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         except OSError as error:

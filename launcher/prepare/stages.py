@@ -10,12 +10,11 @@ from typing import Any, Protocol
 from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
 from launcher.prepare.cleaning import boilerplate_step
 from launcher.prepare.context import Context
-from launcher.prepare.failures import Failures
+from launcher.prepare.failures import Failures, UselessRowsError
 from launcher.prepare.mixture import Copies, takes
 from launcher.prepare.similarity import num_bands
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report, Stage, run_on_ray
-from recipes.errors import DataError
 from recipes.recipe import Recipe
 
 
@@ -198,9 +197,9 @@ def labels_of(recipe: Recipe, reports: Sequence[Report]) -> list[str]:
     if recipe.data.labels:
         return list(recipe.data.labels)
     if len(found) == 1:
-        raise DataError(f"data.columns.label: every row has the label {found[0]}")
+        raise UselessRowsError(f"data.columns.label: every row has the label {found[0]}")
     if len(found) >= cleaned.MOST_LABELS:
-        raise DataError(
+        raise UselessRowsError(
             f"data.columns.label: has {len(found):,} values and more; is it the label? "
             "Name the column with data.columns={label: NAME}"
         )
