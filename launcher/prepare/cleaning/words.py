@@ -88,7 +88,7 @@ def _tokenizer(dictionary: str | None) -> Any:
     """jieba with its own words and those of a file, apart from every other one in the process.
 
     jieba keeps its dictionary as a file in the common temporary folder, which any user of the
-    machine may have written. Reading that takes as long as building it anew (0.9 s), so it is not
+    machine may have written. Reading that takes as long as building it anew (0.4 s), so it is not
     used.
     """
     import jieba
