@@ -126,7 +126,7 @@ def _run(
         check_nodes(recipe, make_folders(storage, cache), base_folder, display)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
-        _check_found(prepared)
+        check_trained(prepared)
         import_ray_train()
         work = cache if address.is_address(storage) else Path(storage)
         check_room(recipe, free_bytes(work), preflight.land())
@@ -303,8 +303,8 @@ def _check_said(recipe: Recipe) -> None:
             )
 
 
-def _check_found(prepared: Prepared) -> None:
-    """The same for rows of such a shape that the recipe does not name."""
+def check_trained(prepared: Prepared) -> None:
+    """Raises `DataError` for rows of such a shape that the recipe does not name."""
     for shape in prepared.manifest["only_prepared"]:
         raise DataError(
             f"data: rows hold {ONLY_PREPARED[shape]} (format {shape}). They were prepared in "

@@ -68,7 +68,12 @@ def tokenize(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], Of
             f"{tokenizer.name_or_path}: {type(tokenizer).__name__} does not tell where in a text a "
             "token stands, so what is learnt cannot be marked. Give the base a tokenizer.json"
         )
-    found = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    found = tokenizer(
+        text,
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        verbose=False,  # what is too long for the model is dealt with by the recipe
+    )
     return list(found["input_ids"]), found["offset_mapping"]
 
 

@@ -82,7 +82,7 @@ def render_classified(
 ) -> Rendered:
     """A text to classify, or a pair of texts, with the tokenizer's special tokens; no labels.
     Raises `Unusable`."""
-    found = tokenizer(text, text_pair)
+    found = tokenizer(text, text_pair, verbose=False)
     tokens = len(found["input_ids"])
     cuts: tuple[Cut, ...] = ()
     if tokens > length:

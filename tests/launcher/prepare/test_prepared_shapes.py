@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from launcher.prepare import Prepared, prepare
+from launcher.session import check_trained, run
+from launcher.terminal import open_display
 from recipes.base import Base
 from recipes.data import Data, Source
+from recipes.errors import DataError, RecipeError
+from recipes.load import load
 from recipes.recipe import Recipe
 from recipes.train import Train
 from support import tiny
@@ -104,6 +108,7 @@ def test_rows_of_several_shapes_are_trained_together(llama: Path, tmp_path: Path
     assert prepared.manifest["rejected"] == {"special token in text": 1}
     assert prepared.manifest["cut"] == {"split at turns": 3, "split into pieces": 2}
     assert prepared.manifest["only_prepared"] == []
+    check_trained(prepared)
 
 
 def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
@@ -129,6 +134,8 @@ def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
         chat_template=str(own),
     )
     assert prepared.manifest["only_prepared"] == ["image_text", "preference"]
+    with pytest.raises(DataError, match=r"rows hold images .*no run can train on them yet"):
+        check_trained(prepared)
     split = open_split(prepared.folder, "train")
     rows = [split[index] for index in range(len(split))]
     assert sorted((row.choice, row.answer) for row in rows) == [(-1, -1), (0, 0), (1, 0)]
@@ -136,3 +143,11 @@ def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
     assert file.read_bytes() == PNG
     said = learnt(prepared, images)
     assert ("<|user|> <unk> w4 <|end|> <|assistant|> w5 <|end|>", "w5 <|end|>") in said
+
+
+def test_a_run_on_what_is_only_prepared_is_refused_at_once(tmp_path: Path):
+    file = tmp_path / "r.yaml"
+    rows = "data: {train: [{path: a.jsonl, format: preference}]}"
+    file.write_text(f"base: {{source: b}}\n{rows}\ntrain: {{steps: 1}}")
+    with pytest.raises(RecipeError, match=r"data.train\[0\].format = preference: .*shoal prepare"):
+        run(load(str(file)), open_display())

@@ -97,14 +97,14 @@ def test_what_is_learnt_of_real_chats_is_what_a_prefix_lacks(
 def test_long_texts_are_split_at_sentences_and_nothing_is_lost(
     tokenizer: Any, reviews: list[tuple[str, str]]
 ):
-    data = dataclasses.replace(RECIPE.data, sequence_length=48, too_long="split")
+    data = dataclasses.replace(RECIPE.data, sequence_length=256, too_long="split")
     recipe = dataclasses.replace(RECIPE, data=data)
     whole = "\n".join(text for text, _ in reviews)
     parts = render(tokenizer, Sample(text=whole), recipe)
     ids = [token for part in parts for token in part.input_ids]
     assert ids[:-1] == tokenizer(whole)["input_ids"]
     assert ids[-1] == tokenizer.eos_token_id
-    assert all(len(part.input_ids) <= 48 for part in parts)
+    assert all(len(part.input_ids) <= 256 for part in parts)
     assert sum(part.supervised for part in parts) == len(ids) - len(parts)
     assert all(part.labels[0] == IGNORED for part in parts)
     ends = [tokenizer.decode(part.input_ids[-1:])[-1:] for part in parts]
