@@ -82,7 +82,8 @@ class Split:
     def rows_with(self, sample: int) -> list[int]:
         """The rows that hold a sample, by its id; looks through all of the index."""
         places = np.flatnonzero(self._sample_ids == sample)
-        return np.unique(np.searchsorted(self._sample_ends, places, side="right")).tolist()
+        rows = np.searchsorted(self._sample_ends, places, side="right")
+        return [int(row) for row in np.unique(rows)]
 
     @property
     def samples_per_row(self) -> npt.NDArray[np.int64]:

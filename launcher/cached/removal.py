@@ -57,7 +57,7 @@ def choose(
     if not wanted.says_something:
         return list(prepared), list(partial)
     by_key: dict[str, None] = {}
-    known = {entry.key for entry in (*prepared, *partial)}
+    known = {entry.key for entry in prepared} | {entry.key for entry in partial}
     for begin in wanted.keys:
         by_key[one_key(begin, known)] = None
     unused = wanted.unused_s

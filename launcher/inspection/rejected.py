@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,12 @@ def rejected_rows(
     reasons = [reason] if reason is not None else list(counts)
     wanted = Counter({name: min(count, counts[name]) for name in reasons})
     found = []
-    with closing(_rows(folder)) as rows:
-        for row in rows:
-            if not wanted.total():
-                break
-            if wanted[row.reason] > 0:
-                wanted[row.reason] -= 1
-                found.append(row)
+    for row in _rows(folder):
+        if not wanted.total():
+            break
+        if wanted[row.reason] > 0:
+            wanted[row.reason] -= 1
+            found.append(row)
     return sorted(found, key=lambda row: (-counts[row.reason], row.reason))
 
 
