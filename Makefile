@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 FACTS := pyproject.toml setup.cfg constraints.txt
 
-.PHONY: quickstart test test-slow test-slurm test-slurm-slow chaos lint docs bench bench-gpu clean
+.PHONY: quickstart test test-slow test-exhaustive test-slurm test-slurm-slow chaos lint docs bench bench-gpu clean
 
 quickstart: $(VENV)/.samples
 	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
@@ -16,10 +16,19 @@ quickstart: $(VENV)/.samples
 TWO := -n 2 --dist loadfile
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not slurm and not gpu" $(TWO)
+	$(BIN)/python -m pytest -m "not slow and not exhaustive and not slurm and not gpu" $(TWO)
 
+SLOW := slow and not exhaustive and not slurm and not gpu
+MAKES_SAMPLES := tests/launcher/test_samples_real.py
+
+# Samples that are not there yet are made by the tests that look at them, for the others too.
 test-slow: $(VENV)/.test $(VENV)/.samples
-	$(BIN)/python -m pytest -m "slow and not slurm and not gpu"
+	$(BIN)/python -m pytest -m "$(SLOW)" $(MAKES_SAMPLES)
+	$(BIN)/python -m pytest -m "$(SLOW)" --ignore $(MAKES_SAMPLES)
+
+# Every kind, stage and quantisation with every other that a shorter test stands for.
+test-exhaustive: $(VENV)/.test $(VENV)/.samples
+	$(BIN)/python -m pytest -m "exhaustive and not slurm and not gpu"
 
 # Several machines with a real SLURM, in namespaces of this one: needs root and what .ci/slurm installs.
 test-slurm: $(VENV)/.test

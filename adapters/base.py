@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from adapters.base_files import is_pickled
+from adapters.classification import label_options
 from adapters.host_memory import freed_at_once
 from adapters.quantization import Quantization, keep_as_stored
 from adapters.tokenizer import load_tokenizer, pad_token_id
@@ -72,6 +73,7 @@ def load_base(
     attention: str,
     *,
     labels: Sequence[str] = (),
+    multi_label: bool = False,
     gradient_checkpointing: bool = False,
     quantization: Quantization | None = None,
     allow_pickle: bool = False,
@@ -93,9 +95,7 @@ def load_base(
     if quantization is not None:
         options |= quantization.options(dtype)
     if task == "sequence_classification":
-        options["id2label"] = dict(enumerate(labels))
-        options["label2id"] = {label: number for number, label in enumerate(labels)}
-        options["num_labels"] = len(labels)
+        options |= label_options(labels, multi_label=multi_label)
     try:
         with freed_at_once():
             model, info = _MODEL_OF_TASK[task].from_pretrained(

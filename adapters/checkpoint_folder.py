@@ -35,6 +35,8 @@ class Origin:
     dtype: str  # of the base
     labels: tuple[str, ...] = ()
     """Of a classification, in the order of their ids."""
+    multi_label: bool = False
+    """Whether a text can have several of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,7 @@ def read_origin(folder: Path) -> Origin:
         data_digest=manifest["data_digest"],
         dtype=manifest["dtype"],
         labels=tuple(manifest.get("labels", ())),
+        multi_label=bool(manifest.get("multi_label", False)),
     )
 
 

@@ -96,6 +96,7 @@ def merge(
     *,
     task: str,
     labels: Sequence[str],
+    multi_label: bool,
     rows: Sequence[Sequence[int]],
     allow_pickle: bool = False,
     new_tokens: Sequence[str] = (),
@@ -112,6 +113,7 @@ def merge(
         torch.float32,
         "sdpa",
         labels=labels,
+        multi_label=multi_label,
         allow_pickle=allow_pickle,
         new_tokens=new_tokens,
     ).model

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.base_ref import BaseRef
+from adapters.classification import MULTI_LABEL
 from recipes.readable_yaml import to_yaml
 
 _CLASS = {
@@ -49,6 +50,8 @@ class Facts:
     new_tokens: Sequence[str]
     """Added to the base's tokenizer, which then lies with the adapter."""
     labels: Sequence[str]
+    multi_label: bool
+    """Whether a text can have several of them."""
     rows: Rows | None
     """None when the prepared data is no longer at hand."""
     data_digest: str
@@ -208,6 +211,8 @@ def _adapter_lines(facts: Facts) -> list[str]:
     options = f", revision={facts.base.revision!r}" if facts.base.revision else ""
     if facts.labels:
         options += f", id2label={dict(enumerate(facts.labels))!r}"
+    if facts.multi_label:
+        options += f", problem_type={MULTI_LABEL!r}"
     room = [
         "tokenizer = AutoTokenizer.from_pretrained('.')  # with new tokens: make room for them",
         "if len(tokenizer) > base.get_input_embeddings().num_embeddings:",

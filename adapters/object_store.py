@@ -21,7 +21,8 @@ _PART_BYTES = 8 * 2**20
 _PATIENCE_S = 60.0
 # A server that is asked whether it is there at all answers at once or not in time.
 _PROBE_TIMEOUT_S = 5.0
-_TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0
+"""An answer of a store that is known to be there."""
 # What passes by itself, by the names and numbers that Amazon's library gives.
 _PASSING = (
     "NETWORK_CONNECTION",
@@ -49,11 +50,11 @@ class ObjectStore:
         self._root = in_bucket(address)
         self._patience_s = patience_s
         with _told(address):
-            self._files = _connect(_TIMEOUT_S if patience_s else _PROBE_TIMEOUT_S)
+            self._files = connect(TIMEOUT_S if patience_s else _PROBE_TIMEOUT_S)
 
     def put(self, name: str, content: bytes) -> None:
         def write() -> None:
-            with self._files.open_output_stream(self._path(name)) as stream:
+            with self._writing(name) as stream:
                 stream.write(content)
 
         self._try(name, write)
@@ -63,7 +64,7 @@ class ObjectStore:
 
         def write() -> None:
             # Opened first: a file that is not there must not become an empty object.
-            with file.open("rb") as source, self._files.open_output_stream(self._path(name)) as to:
+            with file.open("rb") as source, self._writing(name) as to:
                 while part := source.read(_PART_BYTES):
                     to.write(part)
 
@@ -74,7 +75,7 @@ class ObjectStore:
 
         def read() -> bytes | None:
             try:
-                with self._files.open_input_stream(self._path(name)) as stream:
+                with self._reading(name) as stream:
                     content: bytes = stream.read()
             except FileNotFoundError:
                 return None
@@ -86,7 +87,7 @@ class ObjectStore:
         """Download an object of any size."""
 
         def read() -> None:
-            with self._files.open_input_stream(self._path(name)) as source, file.open("wb") as to:
+            with self._reading(name) as source, file.open("wb") as to:
                 while part := source.read(_PART_BYTES):
                     to.write(part)
 
@@ -150,6 +151,13 @@ class ObjectStore:
         ]
         return sorted(sizes, key=lambda one: one[0])
 
+    # Arrow would pack and unpack what is called .gz.
+    def _writing(self, name: str) -> Any:
+        return self._files.open_output_stream(self._path(name), compression=None)
+
+    def _reading(self, name: str) -> Any:
+        return self._files.open_input_stream(self._path(name), compression=None)
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
@@ -167,7 +175,9 @@ class ObjectStore:
                 wait_s = min(2 * wait_s, 10.0)
 
 
-def _connect(timeout_s: float) -> Any:
+def connect(timeout_s: float, *, attempts: int = 1) -> Any:
+    """pyarrow's filesystem of the store that the environment leads to; each request is tried
+    `attempts` times."""
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -185,7 +195,7 @@ def _connect(timeout_s: float) -> Any:
     return S3FileSystem(
         connect_timeout=min(timeout_s, 5.0),
         request_timeout=timeout_s,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=attempts),
         **settings,
     )
 
@@ -198,12 +208,13 @@ def _told(where: str) -> Iterator[None]:
     except StorageError:
         raise
     except (OSError, ValueError) as error:  # Arrow's own are ValueErrors
-        raise StorageError(f"{where}: {_reason(str(error))}") from error
+        raise StorageError(f"{where}: {reason(str(error), 'storage.path')}") from error
 
 
-def _reason(text: str) -> str:
+def reason(text: str, key: str) -> str:
+    """An error of the store with its fix; `key` of the recipe names the bucket."""
     if "NO_SUCH_BUCKET" in text:
-        return "there is no such bucket. Make it, or name another in storage.path"
+        return f"there is no such bucket. Make it, or name another in {key}"
     if any(sign in text for sign in ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", " 403")):
         return (
             "the server allows no such access. Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "

@@ -37,6 +37,7 @@ class Question:
     task: str
     dtype: str
     labels: Sequence[str]
+    multi_label: bool
     ids: tuple[int, ...]
     on_gpu: bool
 
@@ -122,6 +123,7 @@ def _logits(adapter: Path, question: Question) -> np.ndarray:
         getattr(torch, question.dtype),
         "eager" if question.base.attention == "eager" else "sdpa",
         labels=question.labels,
+        multi_label=question.multi_label,
         quantization=quantization_of(question.base, torch.device("cpu")),
         allow_pickle=question.base.allow_pickle,
         new_tokens=question.base.new_tokens,

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.errors import BaseModelError
+from recipes.errors import BaseModelError, DataError
 
 
-def load_tokenizer(folder: Path, new_tokens: Sequence[str] = ()) -> Any:
-    """The base's own fast tokenizer, with new tokens after those it has."""
+def load_tokenizer(
+    folder: Path, new_tokens: Sequence[str] = (), chat_template: str | None = None
+) -> Any:
+    """The base's own fast tokenizer, with new tokens after those it has, and with another chat
+    template (its text) if one is given."""
     from transformers import AutoTokenizer
 
     try:
@@ -20,7 +23,25 @@ def load_tokenizer(folder: Path, new_tokens: Sequence[str] = ()) -> Any:
         raise BaseModelError(f"{folder}: holds no tokenizer that can be read: {error}") from error
     if new_tokens:
         tokenizer.add_tokens(list(new_tokens))
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def read_template(file: str | None) -> str | None:
+    """The text of data.chat_template; None where the recipe names none. Raises `DataError`."""
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.chat_template = {file}: cannot be read: {error}") from error
+
+
+def saved_template(folder: Path) -> str | None:
+    """The chat template that lies with an adapter, as it was trained; None where there is none."""
+    file = folder / "chat_template.jinja"
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def pad_token_id(tokenizer: Any) -> int:

@@ -98,6 +98,7 @@ def _record_s(trained: Trained) -> float:
                     data_wait_s=0.0,
                     stop=False,
                     save=False,
+                    sources={},
                 )
             )
         return (time.perf_counter() - begin) / 500

@@ -168,13 +168,12 @@ def compare(
 
 def _rows(file: str, recipe: Recipe) -> Iterator[tuple[int, RawRow]]:
     """The rows of a file, or of the files of a folder, with their numbers from 1."""
-    lines_before: Counter[Path] = Counter()
+    lines_before: Counter[str] = Counter()
     for unit in units_of(file, recipe, "--prompts"):
-        path, lines = unit.source.path, 0
-        for raw in read(unit):
-            lines = raw.number + 1
-            yield lines_before[path] + lines, raw
-        lines_before[path] += lines
+        path, rows = unit.source.address, read(unit)
+        for raw in rows:
+            yield lines_before[path] + raw.number + 1, raw
+        lines_before[path] += rows.lines
 
 
 def write_compared(file: Path, rows: Sequence[Compared]) -> None:

@@ -14,9 +14,11 @@ from adapters.checkpoint_folder import (
     adapter_folder,
     folder_of,
     read_manifest,
+    read_origin,
 )
 from adapters.exported import ADAPTER_CONFIG, RECIPE, is_export
 from adapters.mirror import address_of, open_mirror
+from adapters.tokenizer import read_template, saved_template
 from launcher import run_names, runs
 from recipes.address import is_address, last_name
 from recipes.errors import CheckpointError, RecipeError
@@ -173,7 +175,23 @@ def opening_of(recipe: Recipe, chosen: Sequence[Chosen] = ()) -> Opening:
     for adapter in chosen:
         check_adapter(adapter.folder, ref)
     labels = labels_of(chosen[0]) if chosen else ()
-    return Opening(base=base, folder=folder, ref=ref, task=recipe.task, labels=labels)
+    template = _saved_template(chosen[0].folder) if chosen else None
+    return Opening(
+        base=base,
+        folder=folder,
+        ref=ref,
+        task=recipe.task,
+        labels=labels,
+        chat_template=template or read_template(recipe.data.chat_template),
+        multi_label=bool(chosen) and read_origin(chosen[0].folder).multi_label,
+    )
+
+
+def _saved_template(folder: Path) -> str | None:
+    """That of a checkpoint, or of an export: chats go on as they were trained, even when the
+    recipe's file has changed or is gone."""
+    inner = adapter_folder(folder)
+    return saved_template(inner if inner.is_dir() else folder)
 
 
 def labels_of(chosen: Chosen) -> tuple[str, ...]:

@@ -98,6 +98,8 @@ def combine(wanted: Wanted, overrides: Sequence[str], display: Display) -> Combi
                 recipe_digest=resolved.digest(chosen[0].recipe),
                 data_digest=_joined([manifest["data_digest"] for manifest in manifests]),
                 dtype=manifests[0]["dtype"],
+                labels=opening.labels,
+                multi_label=opening.multi_label,
             )
             write_manifest(aside, origin, Position(step=0), without=(CARD,))
             verify_export(aside)

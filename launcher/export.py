@@ -15,7 +15,7 @@ import psutil
 
 from adapters import model_card
 from adapters.base_ref import base_ref, locate
-from adapters.checkpoint_folder import adapter_folder, check_base
+from adapters.checkpoint_folder import adapter_folder, check_base, read_origin
 from adapters.exported import (
     CARD,
     RECIPE,
@@ -210,6 +210,7 @@ def _merge(source: Exportable, base: Path, display: Display) -> Merged:
         adapter_folder(source.checkpoint),
         task=source.recipe.task,
         labels=labels(source),
+        multi_label=read_origin(source.checkpoint).multi_label,
         rows=probes(source, rows=_ROWS, tokens=_TOKENS),
         allow_pickle=source.recipe.base.allow_pickle,
         new_tokens=source.recipe.base.new_tokens,

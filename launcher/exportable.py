@@ -169,6 +169,7 @@ def facts(source: Exportable, hub_id: str | None) -> Facts:
         quantization=source.recipe.base.quantization,
         new_tokens=source.recipe.base.new_tokens,
         labels=source.data["labels"] if source.data is not None else source.recipe.data.labels,
+        multi_label=origin.multi_label,
         rows=_rows(source.data) if source.data is not None else None,
         data_digest=origin.data_digest,
         recipe_digest=origin.recipe_digest,

@@ -12,7 +12,8 @@ from launcher.prepare.rendering import token_ids
 from launcher.prepare.shapes import Message, Sample, to_asked, to_sample
 from launcher.prepare.shapes.prompts import as_chat
 from launcher.prepare.shapes.sample import texts_of
-from launcher.prepare.sources import Source, Unit, files_of, find_sources, units
+from launcher.prepare.sources import Unit, find_sources, sources_of
+from launcher.prepare.units import units
 from launcher.prepare.unusable import Unusable
 from recipes import data as recipe_data
 from recipes.errors import DataError
@@ -31,6 +32,8 @@ class Question:
     text: str | None = None
     text_pair: str | None = None
     right: str | None = None
+    right_labels: list[str] | None = None
+    """In place of `right`, where a text can have several."""
 
     @property
     def last(self) -> str:
@@ -60,8 +63,15 @@ def _question(sample: Sample, recipe: Recipe, way: Way) -> Question:
         return Question(messages=messages, tools=sample.tools, right=right)
     if sample.prompt is not None:
         return Question(text=sample.prompt, right=sample.text)
+    if recipe.task == "sequence_classification":
+        return Question(
+            text=sample.text,
+            text_pair=sample.text_pair,
+            right=sample.label,
+            right_labels=sample.labels,
+        )
     right = sample.label if sample.labels is None else ", ".join(sample.labels)
-    if recipe.task == "causal_lm" and (way == "chat" or right is not None):
+    if way == "chat" or right is not None:
         assert sample.text is not None
         return Question(messages=as_chat(sample.text, None, recipe.data.system), right=right)
     return Question(text=sample.text, text_pair=sample.text_pair, right=right)
@@ -93,14 +103,12 @@ def check_room(tokens: int, new: int, positions: int | None) -> None:
 
 
 def units_of(file: str, recipe: Recipe, key: str) -> list[Unit]:
-    """The units of a file, or of the files of a folder, that a message calls `key`.
+    """The units of what a path stands for in `data.train` too, which a message calls `key`.
 
     Raises `DataError` when it is not there or of an unknown kind.
     """
-    name = file if file.startswith("sample:") else str(Path(file).expanduser().absolute())
-    files = files_of(name, Path(recipe.storage.cache), key)
-    spec = recipe_data.Source(path=name)
-    sources = [Source(path=path, split="held_out", spec=spec) for path in files]
+    spec = recipe_data.Source(path=file)
+    sources = sources_of(spec, Path(recipe.storage.cache), key, split="held_out")
     return units(sources, recipe.data.unit_mb * 2**20)
 
 
@@ -129,7 +137,7 @@ def _trained_on(recipe: Recipe) -> Sample | None:
             for raw in read(unit):
                 try:
                     if raw.columns is not None:
-                        return to_sample(raw.columns, recipe)
+                        return to_sample(raw.columns, recipe, unit.source.spec)
                 except Unusable:
                     continue
     except (DataError, OSError):

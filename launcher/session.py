@@ -27,7 +27,15 @@ from launcher.prepare.usage import note_run
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
 from recipes import address, environment, resolved
-from recipes.errors import CheckpointError, DataError, NodesLostError, ShoalError, StorageError
+from recipes.data.shapes import ONLY_PREPARED
+from recipes.errors import (
+    CheckpointError,
+    DataError,
+    NodesLostError,
+    RecipeError,
+    ShoalError,
+    StorageError,
+)
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe, load
 from recipes.recipe import Recipe
@@ -100,6 +108,7 @@ def _run(
     forked: Path | None = None,
 ) -> Outcome:
     recipe = loaded.recipe
+    _check_said(recipe)
     environment.values(recipe.cluster.env)  # raises for what is not set, before anything is started
     if earlier is not None:
         runs.check_same(earlier, recipe)
@@ -117,6 +126,7 @@ def _run(
         check_nodes(recipe, make_folders(storage, cache), base_folder, display)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
+        _check_found(prepared)
         import_ray_train()
         work = cache if address.is_address(storage) else Path(storage)
         check_room(recipe, free_bytes(work), preflight.land())
@@ -281,6 +291,26 @@ def _prepare(
     for line in prepared_summary.lines(prepared):
         display.line(line)
     return prepared
+
+
+def _check_said(recipe: Recipe) -> None:
+    """Raises `RecipeError` for a shape that no run can train on yet, before anything is done."""
+    for path, shape in recipe.data.shapes():
+        if shape in ONLY_PREPARED:
+            raise RecipeError(
+                f"{path} = {shape}: {ONLY_PREPARED[shape]} can be prepared (shoal prepare), but no "
+                "run can train on them yet"
+            )
+
+
+def _check_found(prepared: Prepared) -> None:
+    """The same for rows of such a shape that the recipe does not name."""
+    for shape in prepared.manifest["only_prepared"]:
+        raise DataError(
+            f"data: rows hold {ONLY_PREPARED[shape]} (format {shape}). They were prepared in "
+            f"{prepared.folder}, but no run can train on them yet. Take them out, or name the "
+            "shape that the rows shall have with data.format"
+        )
 
 
 def _job(recipe: Recipe, run_dir: Path, prepared: Path, base_folder: Path) -> Job:

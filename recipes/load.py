@@ -168,6 +168,28 @@ def _absolute_path(value: Any, folder: Path) -> Any:
     return str((folder / Path(value).expanduser()).resolve())
 
 
+def _placed(kind: Any, name: str, value: Any, folder: Path) -> Any:
+    """An option of an entry, its path made absolute if it holds one."""
+    if name in kind.paths:
+        return _absolute_path(value, folder)
+    return _absolute_function(value, folder) if name in kind.functions else value
+
+
+def _absolute_function(value: Any, folder: Path) -> Any:
+    """`file.py:function` with the file's absolute path. A module that lies in the recipe's folder
+    is such a file; others are installed, as workers do not see that folder as a place of modules.
+    """
+    if not isinstance(value, str):
+        return value
+    place, _, function = value.rpartition(":")
+    if not place.endswith(".py"):
+        file = f"{place.replace('.', '/')}.py"
+        if not place or not (folder / file).is_file():
+            return value
+        place = file
+    return f"{_absolute_path(place, folder)}:{function}"
+
+
 def _resolve(values: Mapping[str, Any]) -> dict[str, Any]:
     """Interpolations such as `${oc.env:DATA}` or `${train.steps}` replaced by their values."""
     tree = OmegaConf.create({})
@@ -209,8 +231,7 @@ def _items(leaf: schema.Field, value: Any, folder: Path, problems: list[Problem]
             hint = did_you_mean(str(name), known) or f"Known: {', '.join(known) or 'none'}"
             problems.append(Problem(path=f"{place}.{name}", message="is no key", hint=hint))
         values = {
-            f"{place}.{name}": _absolute_path(item, folder) if name in kind.paths else item
-            for name, item in options.items()
+            f"{place}.{name}": _placed(kind, name, item, folder) for name, item in options.items()
         }
         item = _typed(kind, f"{place}.", values, problems)
         if item is not None:

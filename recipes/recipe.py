@@ -13,6 +13,7 @@ from recipes.base import Base
 from recipes.checkpoint import Checkpoint
 from recipes.cluster import Cluster
 from recipes.data import Data
+from recipes.data.shapes import CLASSIFIED, ONLY_PREPARED
 from recipes.evaluate import Evaluate
 from recipes.failure import Failure
 from recipes.kuberay import KubeRay
@@ -98,7 +99,9 @@ class Recipe:
         yield from self._kuberay_problems()
         if self.task == "sequence_classification":
             yield from self._classification_problems()
-        elif self.data.labels:
+        else:
+            yield from self._causal_problems()
+        if self.task == "causal_lm" and self.data.labels:
             yield Problem(
                 path="data.labels",
                 value=list(self.data.labels),
@@ -265,13 +268,37 @@ class Recipe:
                 allowed=f"up to {room}",
             )
 
+    def _causal_problems(self) -> Iterator[Problem]:
+        for path, shape in self.data.shapes():
+            if shape == "text_pair" and not self.data.prompt:
+                yield Problem(
+                    path=path,
+                    value=shape,
+                    message="a causal model is not told what to do with two texts",
+                    hint="Set data.prompt, with {text} and {text_pair} in it",
+                )
+            if shape in ONLY_PREPARED and self.evaluate.choices:
+                yield Problem(
+                    path="evaluate.choices",
+                    value=list(self.evaluate.choices),
+                    message=f"{path} = {shape}: has no answers to choose from",
+                )
+
     def _classification_problems(self) -> Iterator[Problem]:
-        if self.data.format not in ("auto", "text_label", "text_labels", "text_pair"):
+        for path, shape in self.data.shapes():
+            if shape not in ("auto", *CLASSIFIED):
+                yield Problem(
+                    path=path,
+                    value=shape,
+                    message="task = sequence_classification needs a text and a label in each row",
+                    allowed=", ".join(("auto", *CLASSIFIED)),
+                )
+        if self.data.too_long == "split":
             yield Problem(
-                path="data.format",
-                value=self.data.format,
-                message="task = sequence_classification needs a text and a label in each row",
-                allowed="auto, text_label, text_labels, text_pair",
+                path="data.too_long",
+                value="split",
+                message="a part of a text need not have the label of the whole",
+                allowed="set_aside, truncate, truncate_left",
             )
         if self.data.packing:
             yield Problem(
@@ -287,12 +314,14 @@ class Recipe:
                 message="task = sequence_classification chooses among data.labels",
                 hint="Leave evaluate.choices out",
             )
-        if self.data.system is not None:
-            yield Problem(
-                path="data.system",
-                value=self.data.system,
-                message="task = sequence_classification has no chat",
-            )
+        for name in ("system", "prompt", "chat_template"):
+            value = getattr(self.data, name)
+            if value:
+                yield Problem(
+                    path=f"data.{name}",
+                    value=value,
+                    message="task = sequence_classification has no chat",
+                )
 
 
 def all_problems(recipe: Recipe) -> list[Problem]:

@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
+from launcher.cli import app
+from launcher.exits import status_of
 from trainer.ledger import read_ledger
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
@@ -63,7 +67,8 @@ def first(workplace: Path) -> subprocess.CompletedProcess[str]:
 
 
 def metrics(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def test_a_run_ends_with_what_to_know(workplace: Path, first: subprocess.CompletedProcess[str]):
@@ -107,45 +112,20 @@ def test_evaluating_again_gives_the_same(workplace: Path, first: subprocess.Comp
     assert "Data was prepared before, nothing to do" in again.stdout
 
 
-def test_the_adapter_answers(workplace: Path, first: subprocess.CompletedProcess[str]):
+def test_the_adapter_answers(
+    workplace: Path,
+    first: subprocess.CompletedProcess[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
     answered = shoal(workplace, "generate", "tiny", "w5 w0", "--max-new-tokens", "3")
     assert answered.returncode == 0, answered.stderr
     assert answered.stdout.strip()
-    base = shoal(workplace, "generate", "tiny", "w5 w0", "--max-new-tokens", "3", "--base")
-    assert base.returncode == 0, base.stderr
-    assert base.stdout != answered.stdout
-
-
-def test_ctrl_c_saves_and_resuming_ends_as_if_nothing_had_been(
-    workplace: Path, first: subprocess.CompletedProcess[str]
-):
-    (workplace / "long.yaml").write_text((workplace / "tiny.yaml").read_text())
-    steps = ["train.steps=400", "checkpoint.every_steps=1000", "evaluate.before=false"]
-    straight = shoal(workplace, "run", "long.yaml", *steps, "name=straight")
-    assert straight.returncode == 0, straight.stderr
-    process = subprocess.Popen(
-        [SHOAL, "run", "long.yaml", *steps],
-        cwd=workplace,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    run = workplace / "runs" / "long"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 5, process)
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert "Stopping after this step" in output, output
-    assert "resume runs/long" in output
-    assert process.returncode == 130
-    stopped_at = len(metrics(run))
-    assert 5 < stopped_at < 400
-    assert [entry.name for entry in (run / "checkpoints").iterdir()] == [f"step_{stopped_at:06d}"]
-    resumed = shoal(workplace, "run", "long.yaml", *steps, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"step_{stopped_at:06d}" in resumed.stdout
-    expected = [line["loss"] for line in metrics(workplace / "runs" / "straight")]
-    assert [line["loss"] for line in metrics(run)] == expected
+    monkeypatch.chdir(workplace)
+    capfd.readouterr()
+    base = ["generate", "tiny", "w5 w0", "--max-new-tokens", "3", "--base"]
+    assert status_of(lambda: app(base)) == 0
+    assert capfd.readouterr().out != answered.stdout
 
 
 def wait_for(ready: object, process: subprocess.Popen[str]) -> None:
@@ -180,14 +160,24 @@ def test_another_recipe_cannot_resume(workplace: Path, first: subprocess.Complet
     ],
 )
 def test_bad_input_gets_one_clear_line_and_leaves_nothing(
-    workplace: Path, first: subprocess.CompletedProcess[str], override: str, said: str
+    workplace: Path,
+    first: subprocess.CompletedProcess[str],
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    override: str,
+    said: str,
 ):
+    """In this process and with its Ray: to start them takes ten times as long."""
     before = sorted(str(path) for path in (workplace / "runs").iterdir())
     prepared = sorted((workplace / "cache" / "prepared").iterdir())
-    found = shoal(workplace, "run", "tiny.yaml", override)
-    assert found.returncode in (1, 2)
-    assert said in found.stderr
-    assert "Traceback" not in found.stderr + found.stdout
+    monkeypatch.chdir(workplace)
+    capfd.readouterr()
+    status = status_of(lambda: app(["run", "tiny.yaml", override]))
+    printed = capfd.readouterr()
+    assert status in (1, 2)
+    assert said in printed.err
+    assert "Traceback" not in printed.err + printed.out
     assert sorted(str(path) for path in (workplace / "runs").iterdir()) == before
     assert sorted((workplace / "cache" / "prepared").iterdir()) == prepared
 
@@ -201,10 +191,11 @@ def test_a_folder_without_weights(workplace: Path, llama: Path):
     assert f"{bare}: holds no weights (*.safetensors); found: config.json" in found.stderr
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [SHOAL, *arguments],
         cwd=folder,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -221,60 +212,120 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def events(run: Path, kind: str) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    file = run / "events.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [line for line in lines if line["event"] == kind]
 
 
+LONG = ["train.steps=300", "evaluate.before=false"]
+
+
 @pytest.fixture(scope="module")
-def preempted(workplace: Path, first: subprocess.CompletedProcess[str]) -> Path:
-    """A run that a scheduler asked to give its machine back, in its middle."""
-    arguments = ["train.steps=300", "checkpoint.every_steps=50", "evaluate.before=false"]
-    process = start(workplace, "run", "tiny.yaml", "name=asked", *arguments)
+def straight(workplace: Path, first: subprocess.CompletedProcess[str]) -> Path:
+    """A long run that was left alone."""
+    arguments = [*LONG, "checkpoint.every_steps=20"]
+    found = shoal(workplace, "run", "tiny.yaml", "name=alone", *arguments)
+    assert found.returncode == 0, found.stderr
+    return workplace / "runs" / "alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What a command printed that was stopped, its exit status, and the run's last step then."""
+
+    output: str
+    status: int
+    step: int
+
+
+Stops = tuple[Path, dict[str, Stop]]
+
+
+@pytest.fixture(scope="module")
+def stopped(workplace: Path, first: subprocess.CompletedProcess[str]) -> Stops:
+    """The same run, stopped in three ways, one after another."""
     run = workplace / "runs" / "asked"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 60, process)
-    # SLURM can be told to send it some time before the limit.
-    process.send_signal(signal.SIGUSR1)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
-    assert "Asked to give the machine back" in output
-    assert "resume runs/asked" in output
-    return run
+    begin = ["run", "tiny.yaml", "name=asked", *LONG, "checkpoint.every_steps=1000"]
+    found: dict[str, Stop] = {}
+
+    def stop(
+        how: str,
+        arguments: list[str],
+        send: Callable[[subprocess.Popen[str]], None] | None,
+        **environment: str,
+    ) -> None:
+        done = len(metrics(run))
+        process = start(workplace, *arguments, **environment)
+        if send is not None:
+            wait_for(lambda: len(metrics(run)) > done + 5, process)
+            send(process)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode != 0, output
+        found[how] = Stop(output, process.returncode, len(metrics(run)))
+
+    # SLURM tells a job when it will be ended; here that is as soon as it trains.
+    stop("limit", begin, None, SLURM_JOB_END_TIME=str(int(time.time()) + 1))
+    # A terminal's goes to all processes; SLURM can be told to send its own to the command alone.
+    stop("ctrl-c", [*begin, "--resume"], lambda process: os.killpg(process.pid, signal.SIGINT))
+    stop("preempted", ["resume", "asked"], lambda process: process.send_signal(signal.SIGUSR1))
+    return run, found
 
 
-def test_a_scheduler_is_told_to_continue_the_run(workplace: Path, preempted: Path):
+@pytest.fixture(scope="module")
+def preempted(stopped: Stops) -> Path:
+    return stopped[0]
+
+
+def test_a_time_limit_is_kept_without_a_signal(stopped: Stops):
+    run, stops = stopped
+    assert stops["limit"].status == 75, stops["limit"].output
+    assert "The time limit is near" in stops["limit"].output
+    assert 0 < stops["limit"].step < 300
+    assert events(run, "stopping")[0]["why"] == "deadline"
+
+
+def test_ctrl_c_saves_and_resuming_goes_on_as_if_nothing_had_been(straight: Path, stopped: Stops):
+    run, stops = stopped
+    stop = stops["ctrl-c"]
+    assert stop.status == 130, stop.output
+    assert "Stopping after this step" in stop.output
+    assert "resume runs/asked" in stop.output
+    assert f"step_{stops['limit'].step:06d}" in stop.output  # went on from there
+    assert stops["limit"].step + 5 < stop.step < 300
+    assert f"step_{stop.step:06d}" in stops["preempted"].output
+    losses = [line["loss"] for line in metrics(run)][: stops["preempted"].step]
+    assert losses == [line["loss"] for line in metrics(straight)][: len(losses)]
+
+
+def test_whenever_it_is_stopped_it_saves_once(stopped: Stops):
+    run, stops = stopped
+    saved = sorted(event["step"] for event in events(run, "checkpoint") if event["step"] < 300)
+    assert saved == [stop.step for stop in stops.values()]
+    assert [event["step"] for event in events(run, "stopped") if "step" in event] == saved
+
+
+def test_a_scheduler_is_told_to_continue_the_run(workplace: Path, straight: Path, stopped: Stops):
     """It goes on on one worker, another stage and in other pieces, with the same samples."""
-    stopped_at = len(metrics(preempted))
-    assert 60 < stopped_at < 300
-    assert events(preempted, "stopped")[0]["step"] == stopped_at
+    run, stops = stopped
+    stop = stops["preempted"]
+    assert stop.status == 75, stop.output
+    assert "Asked to give the machine back" in stop.output
+    assert "resume runs/asked" in stop.output
+    assert stops["ctrl-c"].step + 5 < stop.step < 300
     changes = ["cluster.workers=1", "zero.stage=2", "train.micro_batch_size=4"]
     resumed = shoal(workplace, "resume", "asked", *changes, "train.steps=300")
     assert resumed.returncode == 0, resumed.stderr
-    assert f"step_{stopped_at:06d}" in resumed.stdout
-    assert [line["step"] for line in metrics(preempted)] == list(range(1, 301))
+    assert f"step_{stop.step:06d}" in resumed.stdout
+    assert [line["step"] for line in metrics(run)] == list(range(1, 301))
     told = shoal(workplace, "ledger", "asked")
     assert told.returncode == 0
-    assert told.stdout.startswith("300 steps in 2 attempts; 64 rows an epoch")
+    assert told.stdout.startswith("300 steps in 4 attempts; 64 rows an epoch")
     assert "epoch 37: 64 rows, 64 samples, each once" in told.stdout
     one = shoal(workplace, "ledger", "asked", "--step", "7")
     sample = one.stdout.splitlines()[1].split(": ")[1]
     found = shoal(workplace, "ledger", "asked", "--sample", sample)
     assert "step 7" in found.stdout
     assert "<|assistant|>" in found.stdout  # its text
-
-
-def test_a_time_limit_is_kept_without_a_signal(
-    workplace: Path, first: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
-):
-    """SLURM tells a job when it will be ended; here that is as soon as it trains."""
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 1))
-    found = shoal(workplace, "run", "tiny.yaml", "name=limited", "train.steps=100000")
-    assert found.returncode == 75, found.stdout + found.stderr
-    assert "The time limit is near" in found.stdout
-    run = workplace / "runs" / "limited"
-    assert len(metrics(run)) < 100000
-    assert events(run, "stopping")[0]["why"] == "deadline"
-    saved = sorted(folder.name for folder in (run / "checkpoints").iterdir())[-1]
-    assert saved == f"step_{len(metrics(run)):06d}"
 
 
 def test_what_changes_the_mathematics_needs_a_fork(workplace: Path, preempted: Path):
@@ -317,49 +368,46 @@ def test_two_cannot_drive_one_run(workplace: Path, preempted: Path):
         pass
 
 
-def test_a_killed_worker_changes_nothing(workplace: Path, first: subprocess.CompletedProcess[str]):
-    """The run gets over it by itself, and ends bit for bit as one that was left alone."""
-    arguments = ["train.steps=200", "checkpoint.every_steps=20", "evaluate.before=false"]
-    straight = shoal(workplace, "run", "tiny.yaml", "name=alone", *arguments)
-    assert straight.returncode == 0, straight.stderr
+@pytest.fixture(scope="module")
+def hit(workplace: Path, first: subprocess.CompletedProcess[str]) -> tuple[Path, str, list[int]]:
+    """A run of which a rank was killed, and then one stopped: what was printed, and their pids."""
+    arguments = [*LONG, "checkpoint.every_steps=20", "failure.hang_s=8"]
     process = start(workplace, "run", "tiny.yaml", "name=hit", *arguments)
     run = workplace / "runs" / "hit"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 30, process)
-    ranks_of(process)[-1].kill()
-    output, _ = process.communicate(timeout=120)
+    wait_for(lambda: len(metrics(run)) > 30, process)
+    killed = ranks_of(process)[-1]
+    killed.kill()
+    wait_for(lambda: len(events(run, "attempt")) == 2, process)
+    done = len(metrics(run))
+    wait_for(lambda: len(metrics(run)) > done + 40, process)
+    stood = ranks_of(process)[-1]
+    stood.suspend()
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
-    assert "died (its process was killed or crashed): going on from step" in output
-    (fault,) = events(run, "fault")
-    assert fault["kind"] == "worker"
-    assert fault["action"] == "restart"
-    alone = workplace / "runs" / "alone"
-    assert [line["loss"] for line in metrics(run)] == [line["loss"] for line in metrics(alone)]
-    for name in ("adapter/adapter_model.safetensors", "trainer_state/state.safetensors"):
-        last = Path("checkpoints") / "step_000200" / name
-        assert (run / last).read_bytes() == (alone / last).read_bytes()
+    return run, output, [killed.pid, stood.pid]
 
 
-def test_a_stopped_worker_is_named_with_its_stack(
-    workplace: Path, first: subprocess.CompletedProcess[str]
+def test_a_killed_and_a_stopped_worker_change_nothing(
+    straight: Path, hit: tuple[Path, str, list[int]]
 ):
-    arguments = ["train.steps=150", "checkpoint.every_steps=10", "failure.hang_s=8"]
-    process = start(
-        workplace, "run", "tiny.yaml", "name=stood", "evaluate.before=false", *arguments
-    )
-    run = workplace / "runs" / "stood"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) > 20, process)
-    stopped = ranks_of(process)[-1]
-    stopped.suspend()
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    """The run gets over it by itself, and ends bit for bit as one that was left alone."""
+    run, output, _ = hit
+    assert "died (its process was killed or crashed): going on from step" in output
+    faults = [(fault["kind"], fault["action"]) for fault in events(run, "fault")]
+    assert faults == [("worker", "restart"), ("hang", "restart")]
+    assert [line["loss"] for line in metrics(run)] == [line["loss"] for line in metrics(straight)]
+    for name in ("adapter/adapter_model.safetensors", "trainer_state/state.safetensors"):
+        last = Path("checkpoints") / "step_000300" / name
+        assert (run / last).read_bytes() == (straight / last).read_bytes()
+
+
+def test_a_stopped_worker_is_named_with_its_stack(hit: tuple[Path, str, list[int]]):
+    run, output, (_, pid) = hit
     (late,) = events(run, "late")
-    assert late["pid"] == stopped.pid
+    assert late["pid"] == pid
     assert late["status"] == "stopped"
     # Within three steps, of hundredths of a second each, and ten seconds.
     assert late["limit_s"] < 3 * 0.5 + 10
     stack = Path(late["stack"]).read_text()
     assert "work (trainer/worker.py" in stack
-    assert f"(process {stopped.pid}) is late by" in output
-    (fault,) = events(run, "fault")
-    assert fault["kind"] == "hang"
-    assert len(metrics(run)) == 150
+    assert f"(process {pid}) is late by" in output

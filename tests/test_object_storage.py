@@ -15,6 +15,8 @@ import safetensors.numpy
 from test_end_to_end import SHOAL, make_workplace, shoal, wait_for
 
 from adapters.object_store import ObjectStore
+from launcher.cli import app
+from launcher.exits import status_of
 from recipes.address import join, working_folder
 from trainer.ledger import read_ledger
 
@@ -52,17 +54,44 @@ def assert_same_tensors(ours: bytes | None, theirs: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed_where_nothing_of_it_is_left(
-    workplace: Path, bucket: str, tmp_path: Path
+def test_interrupted_resumed_and_forked_where_nothing_of_it_is_left(
+    local_ray: None, workplace: Path, bucket: str, tmp_path: Path
 ):
     """On a machine that has only the address, a run ends as if it had never been interrupted."""
     straight = shoal(workplace, "run", "tiny.yaml", *STEPS, "name=straight")
     assert straight.returncode == 0, straight.stderr
+    expected = workplace / "runs" / "straight"
 
     storage = join(bucket, "some/prefix")
     address = join(storage, "tiny")
     folder = working_folder(workplace / "cache", address)
     options = [*STEPS, f"storage.path={storage}", "checkpoint.keep=2"]
+    stopped_at = interrupt(workplace, address, options)
+    shutil.rmtree(folder.parent)
+
+    resumed = shoal(workplace, "run", "tiny.yaml", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"step_{stopped_at:06d}" in resumed.stdout
+    assert f"generate {address}" in resumed.stdout
+    assert_kept(address, expected, tmp_path)
+    assert_not_written(workplace, ObjectStore(address))
+
+    shutil.rmtree(folder)
+    answered = shoal(workplace, "generate", address, "w5 w0", "--max-new-tokens", "3")
+    assert answered.returncode == 0, answered.stderr
+    shutil.rmtree(folder)
+    after = read(address, "evaluation/after.json")
+    ObjectStore(address).delete("evaluation/after.json")
+    again = shoal(workplace, "eval", address)
+    assert again.returncode == 0, again.stderr
+    assert read(address, "evaluation/after.json") == after
+
+    shutil.rmtree(folder)
+    fork_past_a_bad_checkpoint(workplace, storage)
+
+
+def interrupt(workplace: Path, address: str, options: list[str]) -> int:
+    """The step at which a new run was stopped."""
     process = subprocess.Popen(
         [SHOAL, "run", "tiny.yaml", *options],
         cwd=workplace,
@@ -80,73 +109,62 @@ def test_interrupted_and_resumed_where_nothing_of_it_is_left(
     assert 100 <= stopped_at < 300
     assert checkpoints(address)[-1] == f"step_{stopped_at:06d}"
     assert len(checkpoints(address)) == 2
-    shutil.rmtree(folder.parent)
+    return stopped_at
 
-    resumed = shoal(workplace, "resume", address)
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"step_{stopped_at:06d}" in resumed.stdout
-    assert f"generate {address}" in resumed.stdout
-    expected = workplace / "runs" / "straight"
+
+def assert_kept(address: str, expected: Path, folder: Path) -> None:
+    """All of a run that went on once is there, and as the `expected` one, which never stopped."""
     assert losses(read(address, "metrics.jsonl")) == losses(
         (expected / "metrics.jsonl").read_text()
     )
+    store = ObjectStore(address)
     for part in ("adapter/adapter_model.safetensors", "trainer_state/state.safetensors"):
-        content = ObjectStore(address).get(f"checkpoints/step_000300/{part}")
+        content = store.get(f"checkpoints/step_000300/{part}")
         assert_same_tensors(content, (expected / "checkpoints/step_000300" / part).read_bytes())
     events = [json.loads(line)["event"] for line in read(address, "events.jsonl").splitlines()]
     assert events.count("started") == 2 and events[-1] == "finished"
     assert read(address, "logs/rank_001.log").count("---") >= 4  # begun on both occasions
-    store = ObjectStore(address)
     for name in store.names("ledger"):
-        store.get_file(name, tmp_path / name)
-    assert len(list((tmp_path / "ledger").iterdir())) == 2
-    ours, theirs = read_ledger(tmp_path / "ledger"), read_ledger(expected / "ledger")
+        store.get_file(name, folder / name)
+    assert len(list((folder / "ledger").iterdir())) == 2
+    ours, theirs = read_ledger(folder / "ledger"), read_ledger(expected / "ledger")
     assert [entry.samples for entry in ours.entries] == [entry.samples for entry in theirs.entries]
 
-    # What opens the store is nowhere, here or there.
+
+def assert_not_written(workplace: Path, store: ObjectStore) -> None:
+    """What opens the store is nowhere, here or there."""
     places = [store.get(name) for name in store.names()]
     places += [
         file.read_bytes() for file in (workplace / "cache" / "runs").rglob("*.*") if file.is_file()
     ]
     assert not any(SECRET.encode() in content for content in places if content)
 
-    shutil.rmtree(folder)
-    answered = shoal(workplace, "generate", address, "w5 w0", "--max-new-tokens", "3")
-    assert answered.returncode == 0, answered.stderr
-    shutil.rmtree(folder)
-    after = read(address, "evaluation/after.json")
-    store.delete("evaluation/after.json")
-    again = shoal(workplace, "eval", address)
-    assert again.returncode == 0, again.stderr
-    assert read(address, "evaluation/after.json") == after
 
+def fork_past_a_bad_checkpoint(workplace: Path, storage: str) -> None:
+    """A run of its own, also kept there, from the newest whole checkpoint; on a Ray that was
+    started without AWS_*, whose ranks have them from the driver alone."""
+    import ray
 
-@pytest.mark.slow
-def test_a_bad_newest_checkpoint_and_a_fork(workplace: Path, bucket: str):
-    storage = join(bucket, "runs")
-    first = shoal(workplace, "run", "tiny.yaml", f"storage.path={storage}")
-    assert first.returncode == 0, first.stderr
-    address = join(storage, "tiny")
-    expected = losses(read(address, "metrics.jsonl"))
-    final = ObjectStore(address).get("checkpoints/step_000008/trainer_state/state.safetensors")
-    assert final is not None
-    store = ObjectStore(address)
-    store.put("checkpoints/step_000008/adapter/adapter_config.json", b"{}")
-    shutil.rmtree(working_folder(workplace / "cache", storage))
-    resumed = shoal(workplace, "run", "tiny.yaml", f"storage.path={storage}", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    said = r"Passing over a checkpoint: s3://\S+/step_000008/adapter/adapter_config.json: differs"
-    assert re.search(said, resumed.stdout.replace("\n", "")), resumed.stdout
-    assert losses(read(address, "metrics.jsonl")) == expected
-    name = "checkpoints/step_000008/trainer_state/state.safetensors"
-    assert_same_tensors(store.get(name), final)
-    # A run of its own from there, also kept there.
-    forked = shoal(workplace, "resume", address, "--fork", "train.steps=12")
+    @ray.remote(num_cpus=0)
+    def known() -> list[str]:
+        return [name for name in os.environ if name.startswith("AWS_")]
+
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"} & set(ray.get(known.remote()))
+    address, second = join(storage, "tiny"), join(storage, "tiny-2")
+    ObjectStore(address).put("checkpoints/step_000300/adapter/adapter_config.json", b"{}")
+    where = ["cluster.kind=ray", f"cluster.address={ray.get_runtime_context().gcs_address}"]
+    forked = shoal(workplace, "resume", address, "--fork", *where)
     assert forked.returncode == 0, forked.stderr
-    second = join(storage, "tiny-2")
-    assert len(losses(read(second, "metrics.jsonl"))) == 12
-    assert losses(read(second, "metrics.jsonl"))[:8] == expected
-    assert checkpoints(second)[-1] == "step_000012"
+    said = r"Passing over a checkpoint: s3://\S+/step_000300/adapter/adapter_config.json: differs"
+    assert re.search(said, forked.stdout.replace("\n", "")), forked.stdout
+    assert losses(read(second, "metrics.jsonl")) == losses(read(address, "metrics.jsonl"))
+    assert checkpoints(second)[-1] == "step_000300"
+    final = "checkpoints/step_000300/trainer_state/state.safetensors"
+    assert_same_tensors(ObjectStore(second).get(final), ObjectStore(address).get(final) or b"")
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [file for file in session.rglob("*") if file.is_file() and "logs" in file.parts]
+    assert files
+    assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
 
 
 def test_what_cannot_be_used_is_one_line_and_starts_nothing(
@@ -169,38 +187,10 @@ def test_what_cannot_be_used_is_one_line_and_starts_nothing(
     assert "http://127.0.0.1:9 cannot be reached" in off.stderr
 
 
-def test_a_run_that_never_began_leaves_nothing_there(workplace: Path, bucket: str):
-    found = shoal(
-        workplace, "run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]"
-    )
-    assert found.returncode == 1
-    assert ObjectStore(bucket).names() == []
-
-
-@pytest.mark.slow
-def test_ranks_on_a_cluster_that_knows_nothing_of_the_store(
-    local_ray: None, workplace: Path, bucket: str
+def test_a_run_that_never_began_leaves_nothing_there(
+    local_ray: None, workplace: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its Ray was started without AWS_*: the ranks have them from the driver alone."""
-    import ray
-
-    @ray.remote(num_cpus=0)
-    def known() -> list[str]:
-        return [name for name in os.environ if name.startswith("AWS_")]
-
-    assert not {"AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"} & set(ray.get(known.remote()))
-    context = ray.get_runtime_context()
-    run = shoal(
-        workplace,
-        "run",
-        "tiny.yaml",
-        f"storage.path={bucket}",
-        "cluster.kind=ray",
-        f"cluster.address={context.gcs_address}",
-    )
-    assert run.returncode == 0, run.stderr
-    assert checkpoints(join(bucket, "tiny")) == ["step_000004", "step_000008"]
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    files = [file for file in session.rglob("*") if file.is_file() and "logs" in file.parts]
-    assert files
-    assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
+    monkeypatch.chdir(workplace)
+    wrong = ["run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]"]
+    assert status_of(lambda: app(wrong)) == 1
+    assert ObjectStore(bucket).names() == []

@@ -88,7 +88,7 @@ def test_a_second_quickstart_prepares_nothing(workplace: Path, quickstart: str):
     """Under the stage that shards the base; it, too, takes what was planned."""
     again = shoal(
         workplace, "run", "quickstart", "name=sharded", "zero.stage=3", "train.steps=3",
-        "evaluate.before=false", "checkpoint.prove=false",
+        "evaluate.before=false", "evaluate.after=false", "checkpoint.prove=false",
     )  # fmt: skip
     assert "Data was prepared before, nothing to do: 320 training samples" in again
     assert_as_planned(workplace / "runs" / "sharded")

@@ -68,6 +68,11 @@ class Ahead:
         self._closed.set()
         self._thread.join()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
     def next(self) -> Turn:
         """The next item. Raises what making it raised."""
         found = self._ready.get()

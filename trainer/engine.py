@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import deepspeed
@@ -21,6 +21,7 @@ from adapters.base import LoadedBase
 from adapters.checkpoint import TrainerState, checksum
 from adapters.prompts import shift_of
 from adapters.sharded import shape_of, whole
+from adapters.tokenizer import load_tokenizer, read_template
 from recipes.errors import CheckpointError
 from recipes.recipe import Recipe
 from trainer.device import choose_dtype
@@ -119,6 +120,8 @@ def build_engine(
     base = load(dtype, kernels.attention)
     kernels = put_into(base.model, kernels)
     attached = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed, steps=num_steps)
+    if recipe.data.chat_template is not None:
+        attached = _with_template(attached, base, recipe.data.chat_template)
     model = attached.model
     if dtype == torch.bfloat16:
         _leave_casting_to_autocast(model)
@@ -151,6 +154,13 @@ def build_engine(
         first_values=first_values,
         sharded_loading=sharded_loading,
     )
+
+
+def _with_template(attached: Attached, base: LoadedBase, file: str) -> Attached:
+    """The recipe's own chat template is saved with the adapter, or whoever asks the adapter would
+    write chats in another way than it was trained on."""
+    tokenizer = load_tokenizer(base.folder, base.new_tokens, read_template(file))
+    return replace(attached, tokenizer=tokenizer)
 
 
 def _lower_after_steps(optimizer: torch.optim.Optimizer, ranks: Ranks, *, first: int) -> None:

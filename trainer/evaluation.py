@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from trainer.batch import collate
+from trainer.batch import Batch, collate
 from trainer.engine import Engine
-from trainer.loss import row_losses
+from trainer.label_scores import label_scores, label_set_scores
+from trainer.loss import is_multi_label, labels_given, losses_of
 from trainer.shards import Row
 from trainer.split import Split
 
@@ -24,11 +28,13 @@ class Scored:
 
     index: int
     samples: tuple[int, ...]
+    sources: tuple[int, ...]  # of each sample
     loss: float  # summed over its supervised tokens
     supervised: int
+    parts: Mapping[int, tuple[float, int]]  # of each source, what it has of these two
     choice: int
-    answer: int  # the right label or choice, or -1
-    predicted: int  # the likeliest label, or -1 for causal models
+    right: tuple[int, ...] | None  # the right labels, or the right choice; None if it names none
+    predicted: tuple[int, ...]  # the labels it was given; empty for causal models
 
 
 def score_rows(
@@ -40,16 +46,15 @@ def score_rows(
     pad_token_id: int,
     progress: Callable[[int, int], None],
 ) -> list[Scored]:
-    """Every row of the split, each computed by one rank; the same list on all. Collective.
+    """Every row of the split in its order, each computed by one rank; the same on all. Collective.
 
-    Batches go round the ranks; a rank without one in the last round computes the first again,
+    Batches are of rows of similar length, the longest first: what does not fit into memory is known
+    at once. They go round the ranks; a rank without one in the last round computes the first again,
     because under ZeRO 3 a forward pass needs all of them.
     """
     engine.model.eval()
-    batches = [
-        list(range(first, min(first + batch_size, len(split))))
-        for first in range(0, len(split), batch_size)
-    ]
+    by_length = np.argsort(-split.tokens.astype(np.int64), kind="stable").tolist()
+    batches = [by_length[first : first + batch_size] for first in range(0, len(split), batch_size)]
     rounds = math.ceil(len(batches) / dist.get_world_size())
     own: list[Scored] = []
     for turn in range(rounds):
@@ -69,72 +74,129 @@ def score_rows(
 def _score(
     engine: Engine, indices: Sequence[int], rows: Sequence[Row], *, task: str, pad_token_id: int
 ) -> list[Scored]:
-    batch = collate(rows, pad_token_id).to(engine.device)
+    batch = collate(rows, pad_token_id)
     with engine.precision():
-        losses, logits = row_losses(
-            engine.deepspeed, batch, task=task, kernels=engine.kernels, shift=engine.shift
+        losses, logits = losses_of(
+            engine.deepspeed,
+            batch.to(engine.device),
+            task=task,
+            kernels=engine.kernels,
+            shift=engine.shift,
         )
-    is_label = task == "sequence_classification"
-    predicted = logits.argmax(dim=-1).tolist() if is_label else [-1] * len(rows)
+    predicted: list[tuple[int, ...]] = [()] * len(rows)
+    if task == "sequence_classification":
+        predicted = labels_given(engine.deepspeed, logits)
+    sums = losses.sum(dim=1).tolist()
+    parts = _parts(losses.double().cpu().numpy(), batch)
     return [
         Scored(
             index=index,
             samples=tuple(row.samples.tolist()),
-            loss=loss,
+            sources=tuple(row.sources.tolist()),
+            loss=sums[place],
             supervised=row.supervised,
+            parts=parts[place],
             choice=row.choice,
-            answer=row.label if is_label else row.answer,
-            predicted=label,
+            right=_right(engine.deepspeed, row, task),
+            predicted=predicted[place],
         )
-        for index, row, loss, label in zip(indices, rows, losses.tolist(), predicted, strict=True)
+        for place, (index, row) in enumerate(zip(indices, rows, strict=True))
     ]
+
+
+def _parts(losses: npt.NDArray[np.float64], batch: Batch) -> list[dict[int, tuple[float, int]]]:
+    """Of each row, what is lost and learnt of the samples of each source."""
+    found = []
+    for lost, learnt, sources in zip(
+        losses, batch.learnt.numpy(), batch.sources.numpy(), strict=True
+    ):
+        sums = np.bincount(sources[learnt], lost[learnt])
+        counts = np.bincount(sources[learnt])
+        found.append({int(s): (float(sums[s]), int(counts[s])) for s in np.flatnonzero(counts)})
+    return found
+
+
+def _right(model: nn.Module, row: Row, task: str) -> tuple[int, ...] | None:
+    if task == "sequence_classification" and is_multi_label(model):
+        return tuple(row.label_set.tolist())
+    number = row.label if task == "sequence_classification" else row.answer
+    return (number,) if number >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model holds right for one sample: numbers of labels or choices."""
+    """What the model holds right for one sample: numbers of labels, or of one choice."""
 
     sample: int
-    answer: int
-    predicted: int
+    source: int
+    right: tuple[int, ...]
+    predicted: tuple[int, ...]
 
 
 def predictions(rows: Iterable[Scored]) -> list[Prediction]:
-    """One prediction for each sample that has a label or choices.
+    """One prediction for each sample that has labels or choices.
 
     Among choices the one with the highest likelihood of its whole text, the end of turn included.
     """
     groups: dict[int, list[Scored]] = defaultdict(list)
     for row in rows:
-        if row.answer >= 0:
+        if row.right is not None:
             groups[row.samples[0]].append(row)
     return [
-        Prediction(sample, group[0].answer, _likeliest(group)) for sample, group in groups.items()
+        Prediction(sample, group[0].sources[0], group[0].right or (), _likeliest(group))
+        for sample, group in groups.items()
     ]
 
 
-def _likeliest(group: Sequence[Scored]) -> int:
+def _likeliest(group: Sequence[Scored]) -> tuple[int, ...]:
     if group[0].choice < 0:
         return group[0].predicted
-    return min(group, key=lambda row: row.loss).choice
+    return (min(group, key=lambda row: row.loss).choice,)
 
 
-def scores(rows: Sequence[Scored]) -> dict[str, float]:
-    """Loss (nats per supervised token or label), perplexity, accuracy and macro F1, as far as the
-    rows have them; of the rows with choices only the right one counts for the loss."""
-    right = [row for row in rows if row.choice == row.answer or row.choice < 0]
-    supervised = sum(row.supervised for row in right)
-    loss = sum(row.loss for row in right) / max(1, supervised)
-    found: dict[str, float] = {"rows": float(len(right)), "loss": loss}
-    is_causal = all(row.predicted < 0 for row in rows)
+def scores(rows: Sequence[Scored], *, is_causal: bool, multi_label: bool) -> dict[str, float]:
+    """Loss (nats per supervised token or label), perplexity, and how well labels or choices are
+    predicted, as far as the rows have them; of the rows with choices only the right one counts for
+    the loss."""
+    counted = _counted(rows)
+    supervised = sum(row.supervised for row in counted)
+    loss = sum(row.loss for row in counted) / max(1, supervised)
+    found: dict[str, float] = {"rows": float(len(counted)), "loss": loss}
     if is_causal:
         found["perplexity"] = math.exp(min(loss, 700.0))
-    predicted = predictions(rows)
-    if predicted:
-        from sklearn.metrics import accuracy_score, f1_score  # 1 s that a first step need not wait
+    return found | _of_predictions(predictions(rows), multi_label=multi_label)
 
-        truth = [prediction.answer for prediction in predicted]
-        guess = [prediction.predicted for prediction in predicted]
-        found["accuracy"] = float(accuracy_score(truth, guess))
-        found["f1"] = float(f1_score(truth, guess, average="macro", zero_division=0.0))
+
+def scores_by_source(
+    rows: Sequence[Scored], names: Sequence[str], *, multi_label: bool
+) -> dict[str, dict[str, float]]:
+    """The same of each source's samples, by its name; nothing where one source has them all."""
+    counted = _counted(rows)
+    samples = Counter(source for row in counted for source in row.sources)
+    if len(samples) < 2:
+        return {}
+    predicted = predictions(rows)
+    found = {}
+    for source, number in sorted(samples.items()):
+        parts = [row.parts[source] for row in counted if source in row.parts]
+        loss = sum(lost for lost, _ in parts) / max(1, sum(learnt for _, learnt in parts))
+        own = [prediction for prediction in predicted if prediction.source == source]
+        found[names[source]] = {
+            "samples": float(number),
+            "loss": loss,
+            **_of_predictions(own, multi_label=multi_label),
+        }
     return found
+
+
+def _counted(rows: Sequence[Scored]) -> list[Scored]:
+    return [row for row in rows if row.choice < 0 or row.right == (row.choice,)]
+
+
+def _of_predictions(predicted: Sequence[Prediction], *, multi_label: bool) -> dict[str, float]:
+    if not predicted:
+        return {}
+    right, guess = [p.right for p in predicted], [p.predicted for p in predicted]
+    if multi_label:
+        return label_set_scores(right, guess)
+    return label_scores([number for (number,) in right], [number for (number,) in guess])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from recipes.recipe import Recipe
 from trainer.ahead import Ahead, Reader
 from trainer.engine import Engine
-from trainer.loss import training_loss
+from trainer.loss import sums_by_source, training_loss
 from trainer.order import Order
 from trainer.pulse import Pulse
 from trainer.schedule import learning_rate
@@ -34,6 +34,9 @@ class StepResult:
     data_wait_s: float  # of `seconds`, in which a rank waited for its rows; mean of the ranks
     stop: bool  # rank 0 was asked to stop
     save: bool  # rank 0 wishes a checkpoint
+    sources: Mapping[str, float]
+    """Of the sources that the step had tokens of, the loss by name; empty where there is one to
+    train on, or a fused loss, which knows the sum of a micro-batch and nothing else."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class Loop:
     order: Order
     num_steps: int
     pad_token_id: int
+    mixture: Sequence[str]
+    """Names of the sources by their numbers, if losses are to be told by them; else empty."""
     pulse: Pulse
     stop_requested: Callable[[], bool]
     """Asked by rank 0 after every step; all ranks learn the answer in the step's result."""
@@ -74,6 +79,9 @@ class Loop:
         scale = dist.get_world_size() * self.engine.accumulation / max(1, supervised)
         # Added up where they are: asking for a number would wait for the GPU.
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.engine.device)
+        by_source = torch.zeros(
+            (2, len(self.mixture)), dtype=torch.float64, device=self.engine.device
+        )
         tokens, waited_s = 0, 0.0
         rate = learning_rate(self.recipe.train, step, self.num_steps)
         norm = math.nan
@@ -87,7 +95,7 @@ class Loop:
             self._seed_dropout(step, read.number)
             self.pulse.mark("forward", step + 1)
             with self.engine.precision():
-                loss = training_loss(
+                loss, losses = training_loss(
                     self.engine.deepspeed,
                     batch,
                     task=self.recipe.task,
@@ -101,9 +109,11 @@ class Loop:
             else:
                 norm = self.engine.backward_and_step(loss * scale, rate)
             loss_sum += loss.detach()
+            if losses is not None and weighs and self.mixture:
+                by_source += sums_by_source(losses, batch, len(self.mixture))
             tokens += batch.num_tokens if weighs else 0
         self.pulse.mark("adding up", step + 1)
-        total = self._add_up(loss_sum, tokens, waited_s)
+        total = self._add_up(loss_sum, tokens, waited_s, by_source)
         return StepResult(
             step=step + 1,
             loss=float(total[0]) / max(1, supervised),
@@ -115,6 +125,7 @@ class Loop:
             data_wait_s=float(total[2]) / dist.get_world_size(),
             stop=bool(total[3]),
             save=bool(total[4]),
+            sources=self._by_source(total[5:]),
         )
 
     def _seed_dropout(self, step: int, number: int) -> None:
@@ -122,13 +133,24 @@ class Loop:
         mixed = (self.recipe.seed * 1_000_003 + step) * 1_000_003 + number
         torch.manual_seed(mixed % 2**63)
 
-    def _add_up(self, loss_sum: torch.Tensor, tokens: int, waited_s: float) -> torch.Tensor:
-        """Over all ranks: the loss, the tokens, the waiting, and what rank 0 wishes."""
+    def _by_source(self, sums: torch.Tensor) -> dict[str, float]:
+        losses, counts = sums.view(2, len(self.mixture)).tolist()
+        return {
+            name: loss / count
+            for name, loss, count in zip(self.mixture, losses, counts, strict=True)
+            if count
+        }
+
+    def _add_up(
+        self, loss_sum: torch.Tensor, tokens: int, waited_s: float, by_source: torch.Tensor
+    ) -> torch.Tensor:
+        """Over all ranks: the loss, the tokens, the waiting, what rank 0 wishes, and losses by
+        source."""
         first = dist.get_rank() == 0
         wishes = [first and self.stop_requested(), first and self.save_due()]
         numbers = torch.tensor([tokens, waited_s, *wishes], dtype=torch.float64).to(
             self.engine.device
         )
-        total = torch.cat([loss_sum[None], numbers])
+        total = torch.cat([loss_sum[None], numbers, by_source.flatten()])
         dist.all_reduce(total)
         return total.cpu()

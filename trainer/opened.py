@@ -37,7 +37,9 @@ class OpenedBase:
         self.device = device or rank_device()
         self.dtype = choose_dtype(opening.base, self.device)
         self.kernels = choose_kernels(opening.base, opening.task, self.dtype, self.device)
-        self.tokenizer: Any = load_tokenizer(opening.folder, opening.base.new_tokens)
+        self.tokenizer: Any = load_tokenizer(
+            opening.folder, opening.base.new_tokens, opening.chat_template
+        )
         self.pad_token_id = pad_token_id(self.tokenizer)
         quantization = quantization_of(opening.base, self.device)
         base: Any = load_base(
@@ -46,6 +48,7 @@ class OpenedBase:
             self.dtype,
             self.kernels.attention,
             labels=opening.labels,
+            multi_label=opening.multi_label,
             quantization=quantization,
             allow_pickle=opening.base.allow_pickle,
             new_tokens=opening.base.new_tokens,

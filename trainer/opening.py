@@ -23,6 +23,10 @@ class Opening:
     task: str
     labels: tuple[str, ...] = ()
     """Of a classification, in the order of their ids."""
+    chat_template: str | None = None
+    """Text of the one to use instead of the tokenizer's own."""
+    multi_label: bool = False
+    """Whether a text can have several of them."""
 
 
 def check_adapter(folder: Path, base: BaseRef) -> Path:

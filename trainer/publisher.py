@@ -30,6 +30,7 @@ class Publisher:
     data_digest: str
     labels: tuple[str, ...]
     """Of a classification, in the order of their ids."""
+    multi_label: bool
     mirror: Mirror
     reporter: Reporter
     is_new: bool
@@ -61,6 +62,7 @@ class Publisher:
                 data_digest=self.data_digest,
                 dtype="bfloat16" if self.engine.bfloat16 else "float32",
                 labels=self.labels,
+                multi_label=self.multi_label,
             ),
             position=position,
             check=proof.check if proof is not None else lambda adapter: None,

@@ -33,6 +33,8 @@ class Record:
     def append(self, result: StepResult) -> dict[str, Any]:
         """Keep a step; what a person is told of it."""
         line = {name: value for name, value in asdict(result).items() if name not in _NOT_KEPT}
+        if not line["sources"]:
+            del line["sources"]
         line["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         line["tokens_per_s"] = result.tokens / result.seconds
         rows = self._order.rows(result.step - 1)

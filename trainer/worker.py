@@ -21,14 +21,14 @@ from adapters.checkpoint_folder import Position, folder_of
 from adapters.mirror import open_mirror
 from adapters.proof import Question
 from adapters.quantization import quantization_of
-from adapters.tokenizer import load_tokenizer, pad_token_id
+from adapters.tokenizer import load_tokenizer, pad_token_id, read_template
 from recipes.errors import BadLossError, DataError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
 from trainer import state
 from trainer.device import rank_device
 from trainer.engine import Engine, build_engine
-from trainer.evaluation import Scored, predictions, score_rows, scores
+from trainer.evaluation import Scored, predictions, score_rows, scores, scores_by_source
 from trainer.generation import generate
 from trainer.job import Job
 from trainer.loop import Loop, StepResult
@@ -76,6 +76,8 @@ class _Rank:
         self.mirror = open_mirror(job.run_dir, job.address)
         self.mirror.join()
         self.manifest = read_manifest(job.prepared)
+        self.multi_label = bool(self.manifest["multi_label"])
+        self.mixture = tuple(self.manifest["mixture"])
         self.split = open_split(job.prepared, "train")
         position = Position(step=0)
         if job.resume_from is not None:
@@ -92,7 +94,11 @@ class _Rank:
             batch_size=self.recipe.train.global_batch_size,
         )
         self.base_folder = self._base_here()
-        self.tokenizer = load_tokenizer(self.base_folder, self.recipe.base.new_tokens)
+        self.tokenizer = load_tokenizer(
+            self.base_folder,
+            self.recipe.base.new_tokens,
+            read_template(self.recipe.data.chat_template),
+        )
         self.pad_token_id = pad_token_id(self.tokenizer)
         self.losses = LossWatch(self.recipe.failure.spike_factor, position.recent_losses)
         self.saver = Saver()
@@ -104,6 +110,7 @@ class _Rank:
             engine=self.engine,
             data_digest=training_digest(self.manifest),
             labels=tuple(self.manifest["labels"]),
+            multi_label=self.multi_label,
             mirror=self.mirror,
             reporter=self.reporter,
             is_new=self.first_step == 0,
@@ -140,6 +147,7 @@ class _Rank:
             self.base_folder,
             recipe.task,
             labels=self.manifest["labels"],
+            multi_label=self.multi_label,
             gradient_checkpointing=recipe.base.gradient_checkpointing,
             quantization=quantization_of(recipe.base, self.device),
             allow_pickle=recipe.base.allow_pickle,
@@ -184,6 +192,7 @@ class _Rank:
             order=self.order,
             num_steps=self.num_steps,
             pad_token_id=self.pad_token_id,
+            mixture=self.mixture if len(self.recipe.data.train) > 1 else (),
             pulse=self.pulse,
             stop_requested=self.reporter.stop_requested,
             save_due=self._save_due,
@@ -270,6 +279,7 @@ class _Rank:
             task=self.recipe.task,
             dtype="bfloat16" if self.engine.bfloat16 else "float32",
             labels=self.manifest["labels"],
+            multi_label=self.multi_label,
             ids=tuple(self.split[0].input_ids[:_PROOF_TOKENS].tolist()),
             on_gpu=self.device.type == "cuda",
         )
@@ -300,7 +310,14 @@ class _Rank:
             pad_token_id=self.pad_token_id,
             progress=lambda done, total: self.reporter.phase(name, done, total),
         )
-        found = {"step": step, "scores": scores(rows), "answers": self._answers(when)}
+        found = {
+            "step": step,
+            "scores": scores(
+                rows, is_causal=self.recipe.task == "causal_lm", multi_label=self.multi_label
+            ),
+            "sources": scores_by_source(rows, self.mixture, multi_label=self.multi_label),
+            "answers": self._answers(when),
+        }
         if self.is_first:
             self._write_evaluation(when, found, rows)
         self.reporter.event("evaluated", {"when": when, **found})
@@ -334,14 +351,15 @@ class _Rank:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / f"{when}.json", json.dumps(found, ensure_ascii=False, indent=2))
         names = list(self.manifest["labels"]) or list(self.recipe.evaluate.choices)
-        lines = [
-            {
-                "sample": prediction.sample,
-                "right": names[prediction.answer],
-                "predicted": names[prediction.predicted],
-            }
-            for prediction in predictions(rows)
-        ]
+        lines = []
+        for prediction in predictions(rows):
+            right, predicted = (
+                [names[number] for number in found]
+                for found in (prediction.right, prediction.predicted)
+            )
+            if not self.multi_label:
+                [right], [predicted] = right, predicted
+            lines.append({"sample": prediction.sample, "right": right, "predicted": predicted})
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_whole(folder / "predictions.jsonl", text)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,13 @@ def rejected_rows(
     reasons = [reason] if reason is not None else list(counts)
     wanted = Counter({name: min(count, counts[name]) for name in reasons})
     found = []
-    for row in _rows(folder):
-        if not wanted.total():
-            break
-        if wanted[row.reason] > 0:
-            wanted[row.reason] -= 1
-            found.append(row)
+    with closing(_rows(folder)) as rows:
+        for row in rows:
+            if not wanted.total():
+                break
+            if wanted[row.reason] > 0:
+                wanted[row.reason] -= 1
+                found.append(row)
     return sorted(found, key=lambda row: (-counts[row.reason], row.reason))
 
 
@@ -57,7 +59,7 @@ def why_rejected(folder: Path, manifest: Mapping[str, Any], sample: int) -> Reje
     return next((row for row in rows if row.row == row_number), None)
 
 
-def _rows(folder: Path) -> Iterator[RejectedRow]:
+def _rows(folder: Path) -> Generator[RejectedRow, None, None]:
     for file in sorted((folder / "rejected").glob("*.jsonl")):
         yield from _read(file)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,8 @@ def make_plan(recipe: Recipe, known: Known, *, workers: int | None = None) -> Pl
         )
     elif base is not None:
         adapter = adapter_shape(base, recipe.adapter, recipe.base.new_tokens)
+        if recipe.data.chat_template is not None:  # lies in a tokenizer beside the adapter
+            adapter = replace(adapter, text_bytes=base.tokenizer_bytes)
     memory = disk = traffic = None
     if base is not None and adapter is not None:
         memory = memory_of(

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 _DIGITS = 6
 _ADAPTER = "adapter"
+# Probability above which a text has a label, where it can have several.
+_HAS_LABEL = 0.5
+
+Judged = tuple[str, str] | tuple[list[str], list[str]]
+"""Right, and predicted: an answer or label, or the labels where a text can have several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class Answered:
 
     number: int
     lines: list[str]
-    judged: list[tuple[str, str]]
+    judged: list[Judged]
     """Right, and predicted."""
 
 
@@ -119,9 +124,10 @@ def _answer(part: Slice, answering: Answering, opened: OpenedBase) -> Answered:
         line |= {"prediction": None}
         if row["error"] is None:
             line |= next(predicted)
-            if row["right"] is not None:
-                line["right"] = row["right"]
-                judged.append((row["right"], line["prediction"]))
+            right = row["right_labels"] if answering.opening.multi_label else row["right"]
+            if right is not None:
+                line["right"] = right
+                judged.append((right, line["prediction"]))
         else:
             line["error"] = row["error"]
         line["input"] = json.loads(row["input"]) if row["input"] is not None else None
@@ -154,8 +160,11 @@ def _predict(
         questions = [list(zip(row["ids"], row["labels"], strict=True)) for row in rows]
         found = choice_probabilities(opened, _ADAPTER, questions, batch_size=size)
     else:
-        ids = [row["ids"][0] for row in rows]
-        found = label_probabilities(opened, _ADAPTER, ids, batch_size=size)
+        given = [(row["ids"][0], row["token_types"] or []) for row in rows]
+        found = label_probabilities(opened, _ADAPTER, given, batch_size=size)
     for values in found:
         rounded = {name: round(v, _DIGITS) for name, v in zip(names, values, strict=True)}
-        yield {"prediction": names[values.index(max(values))], "probabilities": rounded}
+        prediction: str | list[str] = names[values.index(max(values))]
+        if answering.opening.multi_label:
+            prediction = [name for name, v in zip(names, values, strict=True) if v > _HAS_LABEL]
+        yield {"prediction": prediction, "probabilities": rounded}

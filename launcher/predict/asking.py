@@ -26,10 +26,12 @@ SCHEMA = pa.schema(
         ("number", pa.int64()),  # of the row in its unit
         ("input", pa.string()),  # its columns, JSON; null when it has none
         ("right", pa.string()),  # the answer or label that it names, or null
+        ("right_labels", pa.list_(pa.string())),  # likewise, where a text can have several
         ("error", pa.string()),  # why it cannot be used, or null
         # A sequence for each answer to choose from; of other tasks one.
         ("ids", pa.list_(pa.list_(pa.int32()))),
         ("labels", pa.list_(pa.list_(pa.int32()))),  # of the same lengths; empty without choices
+        ("token_types", pa.list_(pa.int8())),  # of a pair to classify which text a token is of
     ]
 )
 
@@ -40,6 +42,8 @@ class Asking:
 
     recipe: Recipe
     tokenizer_folder: str
+    chat_template: str | None
+    """Text of the one to use instead of the tokenizer's own."""
     work: Path
     way: Way
     choices: tuple[str, ...]
@@ -71,12 +75,13 @@ def ask_unit(unit: Unit, asking: Asking) -> Asked:
     """Render the rows of one unit; leaves `asked_<unit>.arrow` in the work folder."""
     made: list[dict[str, Any]] = []
     unusable: Counter[str] = Counter()
-    for raw in read(unit):
+    rows = read(unit)
+    for raw in rows:
         row: dict[str, Any] = {"number": raw.number, "input": _input(raw)}
         try:
             question = to_question(raw, asking.recipe, asking.way)
-            ids, labels = _sequences(question, asking)
-            row |= {"right": question.right, "ids": ids, "labels": labels}
+            row |= _sequences(question, asking)
+            row |= {"right": question.right, "right_labels": question.right_labels}
         except Unusable as error:
             unusable[error.reason] += 1
             row["error"] = str(error)
@@ -87,8 +92,7 @@ def ask_unit(unit: Unit, asking: Asking) -> Asked:
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
         writer.write_table(table)
-    lines = made[-1]["number"] + 1 if made else 0
-    return Asked(unit=unit.number, rows=len(made), lines=lines, unusable=unusable)
+    return Asked(unit=unit.number, rows=len(made), lines=rows.lines, unusable=unusable)
 
 
 def _input(raw: RawRow) -> str | None:
@@ -97,12 +101,10 @@ def _input(raw: RawRow) -> str | None:
     return json.dumps(raw.columns, ensure_ascii=False, default=str)
 
 
-def _sequences(question: Question, asking: Asking) -> tuple[list[list[int]], list[list[int]]]:
+def _sequences(question: Question, asking: Asking) -> dict[str, Any]:
     """Token ids and labels of a question: once with each choice, if there are any."""
-    tokenizer, data = (
-        _tokenizer(asking.tokenizer_folder, tuple(asking.recipe.base.new_tokens)),
-        asking.recipe.data,
-    )
+    new_tokens, data = tuple(asking.recipe.base.new_tokens), asking.recipe.data
+    tokenizer = _tokenizer(asking.tokenizer_folder, new_tokens, asking.chat_template)
     if asking.recipe.task == "sequence_classification":
         rendered = render_classified(
             tokenizer,
@@ -111,15 +113,20 @@ def _sequences(question: Question, asking: Asking) -> tuple[list[list[int]], lis
             data.sequence_length,
             data.too_long,
         )
-        return [rendered.input_ids], [[]]
+        return {
+            "ids": [rendered.input_ids],
+            "labels": [[]],
+            "token_types": rendered.token_types,
+        }
     if not asking.choices:
         new, positions = asking.max_new_tokens, asking.positions
-        return [question_ids(tokenizer, question, new=new, positions=positions)], [[]]
+        ids = question_ids(tokenizer, question, new=new, positions=positions)
+        return {"ids": [ids], "labels": [[]]}
     if question.messages is None:
         raise Unusable("no chat", "evaluate.choices are answers in a chat")
     found = list(_with_choices(tokenizer, question, asking.choices))
     check_room(max(len(ids) for ids, _ in found), 0, asking.positions)
-    return [ids for ids, _ in found], [labels for _, labels in found]
+    return {"ids": [ids for ids, _ in found], "labels": [labels for _, labels in found]}
 
 
 def _with_choices(
@@ -133,5 +140,5 @@ def _with_choices(
 
 
 @cache
-def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
-    return load_tokenizer(Path(folder), new_tokens)
+def _tokenizer(folder: str, new_tokens: tuple[str, ...], chat_template: str | None) -> Any:
+    return load_tokenizer(Path(folder), new_tokens, chat_template)

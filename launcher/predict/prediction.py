@@ -18,7 +18,7 @@ from adapters.quiet import unheard
 from adapters.tokenizer import has_chat_template
 from launcher.chosen import choose, opening_of
 from launcher.common_ground import check_nodes
-from launcher.predict.answering import Answered, Answerer, Answering, Slice
+from launcher.predict.answering import Answered, Answerer, Answering, Judged, Slice
 from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import run_on_ray, settle_ray_data
@@ -28,6 +28,7 @@ from launcher.terminal import Display
 from recipes.cluster import Cluster
 from recipes.errors import DataError, RecipeError, ShoalError, StorageError
 from recipes.files import whole_file
+from trainer.label_scores import label_scores, label_set_scores
 from trainer.opening import Opening
 
 # So many pieces at most go through the driver, however long the file is.
@@ -74,7 +75,8 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
     recipe, cache = chosen.recipe, Path(chosen.recipe.storage.cache)
     opening = opening_of(recipe, [chosen])
     parts = units_of(wanted.file, recipe, "FILE")
-    way = way_of_texts(recipe, has_template=has_chat_template(opening.folder), tell=display.line)
+    has_template = opening.chat_template is not None or has_chat_template(opening.folder)
+    way = way_of_texts(recipe, has_template=has_template, tell=display.line)
     with connected_with_display(connected, recipe, display), _work(cache) as work:
         workers, gpu = crew(
             recipe.cluster, resources(), wanted.workers or recipe.cluster.most_workers
@@ -83,6 +85,7 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
         asking = Asking(
             recipe=recipe,
             tokenizer_folder=str(opening.folder),
+            chat_template=opening.chat_template,
             work=work,
             way=way,
             choices=tuple(recipe.evaluate.choices) if wanted.choices else (),
@@ -108,7 +111,7 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
         )
     rows = sum(part.rows for part in asked)
     names = answering.choices or opening.labels
-    scores = _scores(judged, is_chosen=bool(names))
+    scores = _scores(judged, is_chosen=bool(names), multi_label=opening.multi_label)
     return Predicted(rows=rows, unusable=unusable, scores=scores, judged=len(judged))
 
 
@@ -167,12 +170,12 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
     """All rows in pieces of whole batches, in order, whatever the number of workers."""
     rows = sum(report.rows for report in asked)
     size = batch_size * max(1, math.ceil(rows / batch_size / _MOST_SLICES))
-    several = len({unit.source.path for unit in parts}) > 1
+    several = len({unit.source.address for unit in parts}) > 1
     numbers = itertools.count()
-    lines_before: Counter[Path] = Counter()
+    lines_before: Counter[str] = Counter()
     found = []
     for unit, report in zip(parts, asked, strict=True):
-        path = unit.source.path
+        path = unit.source.address
         found += [
             Slice(
                 number=next(numbers),
@@ -180,7 +183,7 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
                 begin=begin,
                 end=min(begin + size, report.rows),
                 lines_before=lines_before[path],
-                file=str(path) if several else None,
+                file=path if several else None,
             )
             for begin in range(0, report.rows, size)
         ]
@@ -190,9 +193,9 @@ def slices(parts: Sequence[Unit], asked: Sequence[Asked], batch_size: int) -> li
 
 def _write(
     to: Path, parts: Sequence[Slice], answering: Answering, workers: int, display: Display
-) -> list[tuple[str, str]]:
+) -> list[Judged]:
     """Answer all slices and write their lines: what was right and predicted, where it is known."""
-    judged: list[tuple[str, str]] = []
+    judged: list[Judged] = []
     rows = sum(part.end - part.begin for part in parts)
     done = 0
     display.phase("predicting", done, rows)
@@ -234,19 +237,18 @@ def _answers(parts: Sequence[Slice], answering: Answering, workers: int) -> Iter
         yield answered
 
 
-def _scores(judged: Sequence[tuple[str, str]], *, is_chosen: bool) -> dict[str, float]:
+def _scores(
+    judged: Sequence[Judged], *, is_chosen: bool, multi_label: bool = False
+) -> dict[str, float]:
     if not judged:
         return {}
     right, predicted = (list(part) for part in zip(*judged, strict=True))
-    if not is_chosen:
-        same = sum(a.strip() == b for a, b in judged)
-        return {"exact match": same / len(judged)}
-    from sklearn.metrics import accuracy_score, f1_score
-
-    return {
-        "accuracy": float(accuracy_score(right, predicted)),
-        "f1": float(f1_score(right, predicted, average="macro", zero_division=0.0)),
-    }
+    if multi_label:
+        return label_set_scores(right, predicted)
+    if is_chosen:
+        return label_scores(right, predicted)
+    same = sum(a.strip() == b for a, b in zip(right, predicted, strict=True))
+    return {"exact match": same / len(judged)}
 
 
 def check_target(to: Path, *, force: bool) -> None:

@@ -17,16 +17,19 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
+from launcher.prepare.cleaning import Cleaner, boilerplate_step, cleaner_of
 from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
 from launcher.prepare.shapes import to_sample
+from launcher.prepare.shapes.images import keep_in
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
 from recipes.files import whole_file, whole_path
 
 FOLDER = "clean"
+FREQUENT_LINES = "frequent_lines.npy"
 
 SAMPLES = pa.schema(
     [
@@ -65,13 +68,20 @@ def clean_unit(unit: Unit, context: Context) -> Report:
     """Read and clean one unit; memory: a batch of samples, and 37 bytes a sample of the unit."""
     samples, keys, rejected = files_of(context, unit.number)
     seen = _Seen()
+    cleaner = cleaner_of(
+        context.recipe.data.clean,
+        tokenizer_folder=Path(context.tokenizer_folder),
+        new_tokens=context.recipe.base.new_tokens,
+        frequent_lines=frequent_lines(context),
+    )
+    cleaner.take_counts()  # of a unit whose task has failed in this process
     with (
         whole_path(samples) as aside,
         whole_file(rejected) as aside_rejected,
         pa.OSFile(str(aside), "wb") as sink,
         pa.ipc.new_file(sink, SAMPLES) as writer,
     ):
-        for batch in _batches(_samples(unit, context, seen, aside_rejected)):
+        for batch in _batches(_samples(unit, context, cleaner, seen, aside_rejected)):
             writer.write_table(pa.Table.from_pylist(batch, schema=SAMPLES))
     records = np.array(seen.keys, KEY)
     hashes = np.ascontiguousarray(records["question"]).view("<u8").reshape(-1, 2)[:, 1]
@@ -88,10 +98,16 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         "only_prepared": sorted(seen.only_prepared),
         "failed": dict(seen.failed),
         "dropped": dict(seen.dropped),
-        "changed": {},
+        "changed": cleaner.take_counts(),
         "examples": seen.examples,
         "files": context.named(samples, keys, rejected),
     }
+
+
+def frequent_lines(context: Context) -> Path | None:
+    """The file of the lines that boilerplate_lines takes out, if a recipe has the step."""
+    asked = boilerplate_step(context.recipe.data.clean) is not None
+    return context.work / FREQUENT_LINES if asked else None
 
 
 def files_of(context: Context, unit: int) -> tuple[Path, Path, Path]:
@@ -107,18 +123,20 @@ def read_samples(context: Context, unit: int) -> pa.Table:
 
 
 def _samples(
-    unit: Unit, context: Context, seen: _Seen, rejected: TextIO
+    unit: Unit, context: Context, cleaner: Cleaner, seen: _Seen, rejected: TextIO
 ) -> Iterator[dict[str, Any]]:
     from_held_out = unit.source.split == "held_out"
-    for raw in read(unit):
-        seen.rows, seen.lines = seen.rows + 1, raw.number + 1
+    keep_image = keep_in(context.root)
+    rows = read(unit)
+    for raw in rows:
+        seen.rows += 1
         try:
             if raw.columns is None:
                 raise Unusable(raw.reason, raw.detail)
-            sample = to_sample(raw.columns, context.recipe, unit.source.spec)
+            sample = to_sample(raw.columns, context.recipe, unit.source.spec, cleaner, keep_image)
             held_out = from_held_out or _names_held_out(raw.columns, context)
         except Unusable as error:
-            _set_aside(raw, error, seen, rejected)
+            _set_aside(raw, error, unit, seen, rejected)
             continue
         if len(seen.labels) <= MOST_LABELS:
             seen.labels.update([sample.label] if sample.label is not None else sample.labels or [])
@@ -129,6 +147,7 @@ def _samples(
         text = sample.to_json()
         seen.text_bytes += len(text)
         yield {"number": raw.number, "sample": text}
+    seen.lines = rows.lines
 
 
 def _names_held_out(columns: dict[str, Any], context: Context) -> bool:
@@ -151,7 +170,7 @@ def _batches(samples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield batch
 
 
-def _set_aside(raw: RawRow, error: Unusable, seen: _Seen, rejected: TextIO) -> None:
+def _set_aside(raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: TextIO) -> None:
     counted = seen.dropped if isinstance(error, Dropped) else seen.failed
     counted[error.reason] += 1
     line = {"number": raw.number, "reason": error.reason, "detail": error.detail} | _content(raw)
@@ -159,7 +178,9 @@ def _set_aside(raw: RawRow, error: Unusable, seen: _Seen, rejected: TextIO) -> N
         examples = seen.examples.setdefault(error.reason, [])
         if len(examples) < _EXAMPLES:
             shown = str(line.get("text", ""))[:_EXAMPLE_CHARACTERS]
-            examples.append(f"row {raw.number + 1} of its unit: {error.detail or shown}")
+            after = f" after byte {unit.begin:,}" if unit.begin else ""
+            place = f"{unit.source.address}, row {raw.number + 1}{after}"
+            examples.append(f"{place}: {error.detail or shown}")
     rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -86,6 +86,8 @@ def source_entry(source: Source, sha256: str) -> dict[str, Any]:
         "path": source.address,
         "split": source.split,
         "entry": source.entry,
+        "kind": source.kind,
+        "compression": source.compression,
         "bytes": source.bytes,
         "sha256": sha256,
     }

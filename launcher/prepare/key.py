@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_files import tokenizer_files
+from adapters.tokenizer import read_template
+from launcher.prepare.cleaning import step_content, step_files, step_versions
 from recipes import data as recipe_data
 from recipes.files import sha256
 from recipes.recipe import Recipe
@@ -19,7 +21,7 @@ PREPARE_VERSION = 4
 
 # What the manifest's counts are checked against, what the trainer does with the shards, and sources
 # and files, which count by what they hold.
-_NOT_CONTENT = ("train", "held_out", "max_failed", "group_by_length", "chat_template")
+_NOT_CONTENT = ("train", "held_out", "clean", "max_failed", "group_by_length", "chat_template")
 
 
 def prepared_key(
@@ -29,6 +31,7 @@ def prepared_key(
 
     `entries` are those of the sources, with their digests (`digests.source_entry`).
     """
+    step_files(recipe.data.clean)  # told if one is not there
     data = {
         path.removeprefix("data."): value
         for path, value in values(recipe).items()
@@ -41,11 +44,14 @@ def prepared_key(
         "data": {name: value for name, value in data.items() if name not in _NOT_CONTENT},
         "tokenizer": _tokenizer_digest(tokenizer_folder),
         "new_tokens": list(recipe.base.new_tokens),
+        "chat_template": read_template(recipe.data.chat_template),
+        "steps": step_content(recipe.data.clean, sha256),
+        "step_versions": dict(step_versions(recipe.data.clean)),
         "entries": [
             _without_path(source) for source in (*recipe.data.train, *recipe.data.held_out)
         ],
         "sources": [
-            [entry["split"], entry["entry"], Path(entry["path"]).suffix, entry["sha256"]]
+            [entry[name] for name in ("split", "entry", "kind", "compression", "sha256")]
             for entry in entries
         ],
     }

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template
-from launcher.prepare import cleaned, judged, near, packed, tokenized
+from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
+from launcher.prepare.cleaning import boilerplate_step
 from launcher.prepare.context import Context
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.failures import Failures
@@ -24,11 +25,14 @@ from launcher.prepare.key import prepared_key
 from launcher.prepare.manifest import check_usable, manifest_of
 from launcher.prepare.mixture import Copies, takes
 from launcher.prepare.recognised import recognised
+from launcher.prepare.rendering.written import check_template
 from launcher.prepare.rows import PROMPTS_KEPT
 from launcher.prepare.similarity import num_bands
-from launcher.prepare.sources import Source, Unit, digest_of, find_sources, units
+from launcher.prepare.sources import Source, Unit, digest_of, find_sources
 from launcher.prepare.stage import Report, Stage, run_on_ray
+from launcher.prepare.units import units
 from launcher.prepare.usage import note_use
+from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
@@ -157,11 +161,17 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
-    needs_template = recipe.task == "causal_lm" and recipe.data.format in ("messages", "text_label")
-    if needs_template and not has_chat_template(folder):
+    data = recipe.data
+    if data.chat_template is not None:
+        check_template(data.chat_template)
+    has_template = data.chat_template is not None or has_chat_template(folder)
+    chats = (*CHATS, "text_label", "text_labels", "image_text")
+    needs_template = recipe.task == "causal_lm" and (data.prompt or data.format in chats)
+    if needs_template and not has_template:
+        what = "data.prompt" if data.prompt else f"data.format = {data.format}"
         raise DataError(
-            f"data.format = {recipe.data.format}: the tokenizer of {folder} has no chat template. "
-            "Use a base that was made for chat, or data.format=text"
+            f"{what}: the tokenizer of {folder} has no chat template. Use a base that was made for "
+            "chat, give data.chat_template, or data.format=text"
         )
 
 
@@ -177,6 +187,7 @@ def _make(
     parts = units(sources, recipe.data.unit_mb * 2**20)
     context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
     stages = _Stages(recipe, context, progress)
+    stages.count_lines(parts)
     first = stages.clean(parts)
     stages.judge(first)
     if recipe.data.deduplicate == "near":
@@ -184,9 +195,10 @@ def _make(
     labels = _labels(recipe, first)
     lines = _first_lines(parts, first)
     second = stages.tokenize(parts, first, lines, labels)
-    shards = stages.pack(first)
+    shards = stages.pack(parts, first)
+    numbers = {_place(source): number for number, source in enumerate(sources)}
     places = [
-        {"file": sources.index(unit.source), "first_line": line, "source": _source(recipe, unit)}
+        {"file": numbers[_place(unit.source)], "first_line": line, "source": _source(recipe, unit)}
         for unit, line in zip(parts, lines, strict=True)
     ]
     manifest = manifest_of(
@@ -202,6 +214,10 @@ def _make(
     shutil.rmtree(aside / "work")
     write_whole(aside / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest
+
+
+def _place(source: Source) -> tuple[str, int, str]:
+    return source.split, source.entry, source.address
 
 
 def _source(recipe: Recipe, unit: Unit) -> int:
@@ -245,6 +261,13 @@ class _Stages:
     context: Context
     progress: Progress
 
+    def count_lines(self, parts: Sequence[Unit]) -> None:
+        if boilerplate_step(self.recipe.data.clean) is None:
+            return
+        stage = Stage(name=counted.FOLDER, function=counted.count_unit)
+        self._run("counting lines", stage, parts)
+        counted.leave_frequent_lines(self.context, len(parts))
+
     def clean(self, parts: Sequence[Unit]) -> list[Report]:
         failures = Failures(self.recipe.data.max_failed)
         stage = Stage(name=cleaned.FOLDER, function=cleaned.clean_unit)
@@ -279,7 +302,7 @@ class _Stages:
         labels: Sequence[str],
     ) -> list[Report]:
         groups = {
-            unit: self._groups(block, first)
+            unit: self._groups(block, parts, first)
             for block in tokenized.blocks(len(parts))
             for unit in block
         }
@@ -302,9 +325,13 @@ class _Stages:
             "tokenizing", stage, items, rows=lambda report: int(first[report["unit"]]["samples"])
         )
 
-    def _groups(self, block: Sequence[int], first: Sequence[Report]) -> int:
-        sizes = [first[unit]["text_bytes"] for unit in block]
-        return tokenized.groups_of(sizes, self.recipe.data.unit_mb * 2**20)
+    def _groups(
+        self, block: Sequence[int], parts: Sequence[Unit], first: Sequence[Report]
+    ) -> dict[str, int]:
+        sizes = [
+            (first[unit]["text_bytes"], parts[unit].source.split == "held_out") for unit in block
+        ]
+        return tokenized.groups_of(sizes, self.recipe.data, self.recipe.data.unit_mb * 2**20)
 
     def _copies(self, parts: Sequence[Unit], first: Sequence[Report]) -> list[Copies]:
         """How often the samples of each unit are taken."""
@@ -327,13 +354,13 @@ class _Stages:
             for source, rank in zip(sources, firsts, strict=True)
         ]
 
-    def pack(self, first: Sequence[Report]) -> dict[str, list[Report]]:
+    def pack(self, parts: Sequence[Unit], first: Sequence[Report]) -> dict[str, list[Report]]:
         found = {}
         for split in tokenized.SPLITS:
             groups = [
                 (tuple(block), group)
                 for block in tokenized.blocks(len(first))
-                for group in range(self._groups(block, first))
+                for group in range(self._groups(block, parts, first)[split])
             ]
             items = [
                 packed.Packing(number=number, split=split, units=block, group=group)

@@ -9,7 +9,8 @@ from pathlib import PurePath
 from launcher.prepare.mixture import names
 from launcher.prepare.reading import read
 from launcher.prepare.shapes import guess
-from launcher.prepare.sources import Source, units
+from launcher.prepare.sources import Source
+from launcher.prepare.units import units
 from recipes.recipe import Recipe
 
 _ROWS = 50

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adapters.tokenizer import load_tokenizer
+from adapters.tokenizer import load_tokenizer, read_template
 from launcher.prepare.context import Context
 from launcher.prepare.rendering import Rendered, render, token_ids
 from launcher.prepare.shapes import Message, Sample
@@ -18,8 +18,8 @@ PROMPTS_KEPT = 16
 
 
 @cache
-def _tokenizer(folder: str, new_tokens: tuple[str, ...]) -> Any:
-    return load_tokenizer(Path(folder), new_tokens)
+def _tokenizer(folder: str, new_tokens: tuple[str, ...], chat_template: str | None) -> Any:
+    return load_tokenizer(Path(folder), new_tokens, chat_template)
 
 
 class Rows:
@@ -31,7 +31,9 @@ class Rows:
     def __init__(self, context: Context, labels: Sequence[str], source: int) -> None:
         self._recipe = context.recipe
         self._tokenizer = _tokenizer(
-            context.tokenizer_folder, tuple(context.recipe.base.new_tokens)
+            context.tokenizer_folder,
+            tuple(context.recipe.base.new_tokens),
+            read_template(context.recipe.data.chat_template),
         )
         self._label_ids = {label: number for number, label in enumerate(labels)}
         self._source = source

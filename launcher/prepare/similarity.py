@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from launcher.prepare.cleaning.words import cutter
+
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _WORD_OR_HAN = re.compile(rf"{_HAN.pattern}|(?:(?!{_HAN.pattern})\w)+")
 # Share of pairs of just the similarity asked for that are never compared.
@@ -57,9 +59,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _cut(text: str) -> Sequence[str]:
-    from launcher.prepare.cleaning import segment_words
-
-    return segment_words(text).split()
+    return list(cutter("exact", None, True)(text))
 
 
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
@@ -100,7 +100,12 @@ def _banding(how: Likeness) -> tuple[int, int]:
 def _signature(found: frozenset[int], permutations: int) -> npt.NDArray[np.uint32]:
     from datasketch import MinHash
 
-    sketch = MinHash(permutations=_permutations(permutations), scheme="affine32", hashfunc=_low)
+    sketch = MinHash(
+        permutations,
+        permutations=_permutations(permutations),
+        scheme="affine32",
+        hashfunc=_low,
+    )
     sketch.update_batch(found)
     values: npt.NDArray[np.uint32] = sketch.hashvalues
     return values

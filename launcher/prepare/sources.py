@@ -1,153 +1,232 @@
-"""Source files, and the units that one preparing task reads."""
+"""Source files: what the names of a recipe stand for."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
-import pyarrow.parquet as pq
-
+from launcher.prepare.file_kinds import KNOWN, Compression, Kind, is_about, kind_of
+from launcher.prepare.places import Entry, Files, files_at, told
 from recipes import data
+from recipes.address import is_address
 from recipes.errors import DataError
 
 SplitName = Literal["train", "held_out"]
 
-_LINES = (".jsonl", ".txt")
-_WHOLE = (".json", ".csv")
-_KNOWN = (*_LINES, *_WHOLE, ".parquet")
+_CAN_BE_EMPTY = (("json_lines", None), ("text", None), ("csv", None), ("tsv", None))
+_SHOWN = 3
+_SAMPLE = "sample:"
+_LOCAL = "file://"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One file of a split."""
 
-    path: Path
+    address: str
+    """An absolute path, or an address such as s3://bucket/rows.jsonl."""
     split: SplitName
     spec: data.Source
-    """The entry of the recipe that names it."""
-    entry: int = 0
-
-    @property
-    def address(self) -> str:
-        return str(self.path)
-
-    @property
-    def bytes(self) -> int:
-        return self.path.stat().st_size
-
-    @property
-    def stamp(self) -> str:
-        return str(self.path.stat().st_mtime_ns)
-
-
-def digest_of(source: Source) -> str:
-    from recipes.files import sha256
-
-    return sha256(source.path)
+    """The entry of the recipe that names it, and `entry` its place among those of the split."""
+    entry: int
+    kind: Kind
+    compression: Compression | None
+    bytes: int
+    """As it lies there, compressed or not."""
+    stamp: str
+    """Changes when the file is written; equal stamps are no proof of equal bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """A part of a source that does not depend on the cluster. `begin` and `end` are bytes of a
-    file of lines (a line belongs to the unit it begins in), row groups of a parquet file, and 0 and
-    0 for a file that is read whole."""
+    file of lines (a line belongs to the unit it begins in), row groups of a parquet file, record
+    batches of an Arrow file, and 0 and 0 for a file that is read whole."""
 
     number: int
     source: Source
     begin: int
     end: int
+    rows: int | None = None
+    """As many of its rows are taken, the first ones, by the limit of its entry; None takes all."""
 
 
 def find_sources(rows: data.Data, cache: Path) -> list[Source]:
-    """The files of a recipe in its order, those of a folder by name.
+    """The files of a recipe in its order, those of a folder or pattern by name.
 
-    Raises `DataError` for a path that is not there, holds no file of a known kind, or is empty.
+    Raises `DataError` for what is not there, may not be read, is empty or of no known kind.
     """
     found: list[Source] = []
-    for key, split, names in (
-        ("train", "train", rows.train),
-        ("held_out", "held_out", rows.held_out),
-    ):
-        for entry, spec in enumerate(names):
-            files = files_of(spec.path, cache, f"data.{key}")
-            found += [Source(path=file, split=split, spec=spec, entry=entry) for file in files]  # type: ignore[arg-type]
+    splits: tuple[tuple[SplitName, list[data.Source]], ...] = (
+        ("train", rows.train),
+        ("held_out", rows.held_out),
+    )
+    for split, specs in splits:
+        for entry, spec in enumerate(specs):
+            found += sources_of(spec, cache, f"data.{split}", split=split, entry=entry)
     return found
 
 
-def files_of(name: str, cache: Path, key: str) -> list[Path]:
-    """The files that a name stands for, which a message calls `key`. Raises `DataError`."""
-    return _files(_local(name, cache, key), key)
-
-
-def _local(name: str, cache: Path, key: str) -> Path:
-    if not name.startswith("sample:"):
-        return Path(name)
-    sample, _, inner = name.removeprefix("sample:").partition("/")
-    folder = cache / "samples" / sample
-    if not folder.is_dir():
-        raise DataError(
-            f"{key} = {name}: the sample is not there yet. Get it with: shoal samples {sample}"
+def sources_of(
+    spec: data.Source, cache: Path, key: str, *, split: SplitName, entry: int = 0
+) -> list[Source]:
+    """The files that one entry stands for, which a message calls `key`. Raises `DataError`."""
+    address = _address(spec.path, cache, key)
+    where = f"{key} = {spec.path}"
+    with told(where, key):
+        found = _found(files_at(address), address, where)
+    sources = []
+    for file in found:
+        kind = kind_of(file.address)
+        assert kind is not None, file.address
+        sources.append(
+            Source(
+                address=file.address,
+                split=split,
+                spec=spec,
+                entry=entry,
+                kind=kind[0],
+                compression=kind[1],
+                bytes=file.bytes,
+                stamp=file.stamp,
+            )
         )
-    return folder / inner
+    return sources
 
 
-def _files(path: Path, key: str) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in _KNOWN)
-        if not files:
-            raise DataError(f"{key} = {path}: the folder holds no file of {', '.join(_KNOWN)}")
-        return files
-    if not path.is_file():
-        raise DataError(f"{key} = {path}: there is no such file.{_near(path)}")
-    if path.suffix not in _KNOWN:
+def open_source(source: Source) -> BinaryIO:
+    """The bytes of a source as they lie there, from its beginning; seeks. Raises `DataError`."""
+    with told(source.address):
+        return files_at(source.address).open(source.address)
+
+
+def digest_of(source: Source) -> str:
+    """sha256 of a source's bytes (hex, 64 characters). Raises `DataError`."""
+    with told(source.address), open_source(source) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def check_unchanged(source: Source) -> None:
+    """Raises `DataError` when a source is not, or no longer, as it was when it was found."""
+    entry = files_at(source.address).look(source.address)
+    if entry is None:
+        raise DataError(f"{source.address}: was deleted while it was read. Put it back")
+    if (entry.bytes, entry.stamp) != (source.bytes, source.stamp):
         raise DataError(
-            f"{key} = {path}: unknown kind of file '{path.suffix}'; known: {', '.join(_KNOWN)}"
+            f"{source.address}: was changed while it was read, so its rows may be of two versions. "
+            "Try again when nothing writes to it any more"
         )
-    if path.stat().st_size == 0:
-        raise DataError(f"{key} = {path}: the file is empty")
-    return [path]
 
 
-def _near(path: Path) -> str:
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f" Did you mean {path.with_name(near[0])}?" if near else ""
+def _address(name: str, cache: Path, key: str) -> str:
+    if name.startswith(_SAMPLE):
+        sample, _, inner = name.removeprefix(_SAMPLE).partition("/")
+        folder = cache / "samples" / sample
+        if not folder.is_dir():
+            raise DataError(
+                f"{key} = {name}: the sample is not there yet. Get it with: shoal samples {sample}"
+            )
+        name = str(folder / inner)
+    name = name.removeprefix(_LOCAL)
+    return name.rstrip("/") if is_address(name) else os.path.abspath(os.path.expanduser(name))
 
 
-def units(sources: Iterable[Source], unit_bytes: int) -> list[Unit]:
-    """The units of all sources, numbered in order."""
-    parts = [(source, *part) for source in sources for part in _parts(source, unit_bytes)]
-    return [
-        Unit(number=number, source=source, begin=begin, end=end)
-        for number, (source, begin, end) in enumerate(parts)
+def _found(files: Files, address: str, where: str) -> Sequence[Entry]:
+    entry = files.look(address)
+    if entry is None:
+        if "*" in address or "?" in address:
+            return _matching(files, address, where)
+        raise DataError(f"{where}: there is no such file.{_near(files, address)}")
+    if entry.is_folder:
+        return _in_folder(files, address, where)
+    if kind_of(address) is None:
+        ends = Path(address).suffix
+        raise DataError(f"{where}: unknown kind of file '{ends}'; known: {KNOWN}")
+    if entry.bytes == 0:
+        raise DataError(f"{where}: the file is empty")
+    return [entry]
+
+
+def _in_folder(files: Files, folder: str, where: str) -> Sequence[Entry]:
+    names = files.children(folder)
+    if "dataset_dict.json" in names:
+        splits = json.loads(_content(files, f"{folder}/dataset_dict.json"))["splits"]
+        named = " or ".join(f"{folder}/{split}" for split in splits)
+        raise DataError(f"{where}: holds a dataset of several splits. Name one: {named}")
+    if "state.json" in names and "dataset_info.json" in names:
+        return _saved_dataset(files, folder, where)
+    return _usable(files.below(folder), where, "the folder")
+
+
+def _saved_dataset(files: Files, folder: str, where: str) -> Sequence[Entry]:
+    """The files of a folder written by `datasets.save_to_disk`, in the order of its rows."""
+    state = json.loads(_content(files, f"{folder}/state.json"))
+    if state.get("_indices_data_files"):
+        raise DataError(f"{where}: rows are chosen by an index. Call flatten_indices(), save again")
+    entries = []
+    for part in state["_data_files"]:
+        entry = files.look(f"{folder}/{part['filename']}")
+        if entry is None:
+            raise DataError(f"{where}: {part['filename']}, which state.json names, is not there")
+        entries.append(entry)
+    return _usable(entries, where, "the dataset")
+
+
+def _matching(files: Files, pattern: str, where: str) -> Sequence[Entry]:
+    """The files that a pattern stands for: `*` and `?` within a name, `**` across folders."""
+    fixed = re.split(r"[*?]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    parts = (_MATCHED.get(part) or re.escape(part) for part in _SIGNS.split(pattern))
+    matches = re.compile("".join(parts)).fullmatch
+    below = files.below(fixed) if files.look(fixed or "/") else []
+    found = [entry for entry in below if matches(entry.address)]
+    if not found:
+        names = [entry.address for entry in below]
+        near = difflib.get_close_matches(pattern, names, n=1)
+        hint = f" There is {near[0]}" if near else ""
+        raise DataError(f"{where}: no file has such a name.{hint}")
+    return _usable(found, where, "the pattern")
+
+
+_SIGNS = re.compile(r"(\*\*/|\*\*|\*|\?)")
+_MATCHED = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _usable(entries: Sequence[Entry], where: str, what: str) -> Sequence[Entry]:
+    """The files of known kinds. A text without a byte has no rows, as writers of parts leave some;
+    others cannot be whole."""
+    known = [
+        entry
+        for entry in entries
+        if kind_of(entry.address) is not None and not is_about(entry.address)
     ]
+    if not known:
+        raise DataError(f"{where}: {what} holds no file of {KNOWN}")
+    empty = [entry.address for entry in known if not entry.bytes]
+    torn = [address for address in empty if kind_of(address) not in _CAN_BE_EMPTY]
+    if torn or len(empty) == len(known):
+        names = ", ".join((torn or empty)[:_SHOWN])
+        raise DataError(f"{where}: empty files in {what}: {names}. Copy them again")
+    return [entry for entry in known if entry.bytes]
 
 
-def _parts(source: Source, unit_bytes: int) -> Iterator[tuple[int, int]]:
-    if source.path.suffix in _LINES:
-        size = source.path.stat().st_size
-        for begin in range(0, size, unit_bytes):
-            yield begin, min(begin + unit_bytes, size)
-    elif source.path.suffix == ".parquet":
-        yield from _row_groups(source.path, unit_bytes)
-    else:
-        yield 0, 0
+def _near(files: Files, address: str) -> str:
+    """The nearest name where the address goes astray."""
+    parent, _, name = address.rpartition("/")
+    while parent and not parent.endswith(":/") and not files.look(parent):
+        parent, _, name = parent.rpartition("/")
+    if parent.endswith(":/"):
+        return ""
+    near = difflib.get_close_matches(name, files.children(parent or "/"), n=1)
+    return f" Did you mean {parent}/{near[0]}?" if near else ""
 
 
-def _row_groups(path: Path, unit_bytes: int) -> Iterator[tuple[int, int]]:
-    """Runs of row groups of about `unit_bytes` uncompressed bytes."""
-    try:
-        metadata = pq.read_metadata(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is no parquet file: {error}") from error
-    begin, size = 0, 0
-    for group in range(metadata.num_row_groups):
-        size += metadata.row_group(group).total_byte_size
-        if size >= unit_bytes:
-            yield begin, group + 1
-            begin, size = group + 1, 0
-    if begin < metadata.num_row_groups:
-        yield begin, metadata.num_row_groups
+def _content(files: Files, address: str) -> bytes:
+    with files.open(address) as stream:
+        return stream.read()

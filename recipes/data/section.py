@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recipes.data.shapes import Shape
+from recipes.data.prompts import variables
+from recipes.data.shapes import CHATS, Shape
 from recipes.data.source import Source
-from recipes.data.steps import CleaningStep
+from recipes.data.steps import BoilerplateLines, CleaningStep
 from recipes.problem import Problem
 
 
@@ -48,10 +49,10 @@ class Data:
     """What the user says, with `{column}` for a row's values; of several one is taken by hash."""
 
     answer: str | None = None
-    """What the model answers, with `{column}` for a row's values."""
+    """What the model answers, in the same way; without it the row's completion, output or label."""
 
     chat_template: str | None = None
-    """File with a chat template (Jinja) to use instead of the tokenizer's own."""
+    """File with a chat template (Jinja) to use instead of the tokenizer's own; saved with it."""
 
     clean: list[CleaningStep] = field(default_factory=list)
     """Cleaning of every text, step by step in this order."""
@@ -92,12 +93,61 @@ class Data:
         for name in ("train", "held_out", "clean"):
             for number, item in enumerate(getattr(self, name)):
                 yield from item.problems(f"data.{name}[{number}]")
+        yield from self._counted_twice()
+        yield from self._shape_problems()
         yield from self._held_out_problems()
         yield from self._share_problems()
         yield from self._size_problems()
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice:
             yield Problem(path="data.labels", value=twice, message="are named more than once")
+
+    def _counted_twice(self) -> Iterator[Problem]:
+        found = [n for n, step in enumerate(self.clean) if isinstance(step, BoilerplateLines)]
+        for number in found[1:]:
+            yield Problem(
+                path=f"data.clean[{number}]",
+                value="boilerplate_lines",
+                message=f"is there already, as data.clean[{found[0]}]",
+                hint="Lines are counted once over all rows",
+            )
+
+    def _shape_problems(self) -> Iterator[Problem]:
+        templates = {f"data.prompt[{number}]": text for number, text in enumerate(self.prompt)}
+        if self.answer is not None:
+            templates["data.answer"] = self.answer
+        for path, text in templates.items():
+            try:
+                named = variables(text)
+            except ValueError as error:
+                yield Problem(path=path, value=text, message=f"cannot be filled in: {error}")
+                continue
+            if not named:
+                message = "names no column, so it is the same for every row"
+                yield Problem(path=path, value=text, message=message, hint="Write {column} in it")
+        if self.answer is not None and not self.prompt:
+            yield Problem(
+                path="data.answer",
+                value=self.answer,
+                message="answers nothing",
+                hint="Write what is asked into data.prompt",
+            )
+        for path, shape in self.shapes():
+            if self.prompt and shape in (*CHATS, "preference"):
+                yield Problem(
+                    path="data.prompt",
+                    value=self.prompt,
+                    message=f"{path} = {shape}: its rows say themselves what is asked",
+                    hint="Leave one of the two out",
+                )
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """What the recipe says of the rows' shape, with where it says so."""
+        yield "data.format", self.format
+        for key in ("train", "held_out"):
+            for number, source in enumerate(getattr(self, key)):
+                if source.format is not None:
+                    yield f"data.{key}[{number}].format", source.format
 
     def _held_out_problems(self) -> Iterator[Problem]:
         ways = {

@@ -33,8 +33,13 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)
     """Names of its columns by the names shoal knows, before those of data.columns."""
 
+    described: ClassVar[str] = "a path, or a mapping (below)"
+
     paths: ClassVar[tuple[str, ...]] = ("path",)
     """Keys that hold paths."""
+
+    functions: ClassVar[tuple[str, ...]] = ()
+    """Keys that name functions."""
 
     @classmethod
     def kind_of(cls, value: Any, place: str, problems: list[Problem]) -> type[Source] | None:

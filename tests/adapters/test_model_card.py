@@ -20,6 +20,7 @@ FACTS = Facts(
     quantization="none",
     new_tokens=(),
     labels=("bad", "good"),
+    multi_label=False,
     rows=Rows(
         train_samples=1000,
         train_sequences=250,

@@ -17,7 +17,7 @@ from support import jobs, tiny
 from support.ranks import run_ranks
 from trainer.batch import collate
 from trainer.kernels import Kernels, choose_kernels, put_into
-from trainer.loss import row_losses, training_loss
+from trainer.loss import losses_of, training_loss
 from trainer.shards import Row
 
 pytestmark = pytest.mark.gpu
@@ -112,7 +112,8 @@ def test_the_fused_loss_is_the_plain_one(folders: Path, tmp_path: Path):
         )
         kernels = put_into(model, kernels)
         assert kernels.fused_loss is (choice == "auto")
-        loss = training_loss(model, batch, task="causal_lm", kernels=kernels)
+        loss, losses = training_loss(model, batch, task="causal_lm", kernels=kernels)
+        assert (losses is None) is (choice == "auto")
         loss.backward()
         found.append((loss.item(), model.model.embed_tokens.weight.grad))
     (plain, plain_gradient), (fused, fused_gradient) = found
@@ -168,5 +169,5 @@ def _rows(folder: Path, packs: list[list[int]], made: list) -> list[Row]:
 @torch.no_grad()
 def _loss(model: torch.nn.Module, rows: list[Row], kernels: Kernels) -> float:
     batch = collate(rows, pad_token_id=0).to(torch.device("cuda"))
-    losses, _ = row_losses(model, batch, task="causal_lm", kernels=kernels)
+    losses, _ = losses_of(model, batch, task="causal_lm", kernels=kernels)
     return float(losses.sum())

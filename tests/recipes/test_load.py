@@ -161,7 +161,9 @@ def test_what_is_required_is_named_with_its_meaning(tmp_path: Path):
     file.write_text("")
     found = problems_of(file)
     assert found[0].startswith("base.source: must be given; allowed: a text. Folder of a model")
-    assert found[1].startswith("data.train: must be given; allowed: a list, each a text.")
+    assert found[1].startswith(
+        "data.train: must be given; allowed: a list, each a path, or a mapping (below)."
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def recipe(**changes: Any) -> Recipe:
         name="tiny",
         seed=1,
         base=Base(source="/tiny", dtype="float32"),
-        data=Data(train=[Source(path="/tiny.jsonl")]),
+        # In plain order the random rows of the last step happen to be easier than the first ones.
+        data=Data(train=[Source(path="/tiny.jsonl")], group_by_length=False),
         adapter=Lora(r=4, alpha=8, targets=["q_proj", "v_proj", "up_proj"]),
         train=Train(
             steps=6,
@@ -39,6 +40,11 @@ def recipe(**changes: Any) -> Recipe:
         evaluate=Evaluate(generate=0, before=False),
     )
     return dataclasses.replace(plain, **changes)
+
+
+def grouped(**changes: Any) -> Recipe:
+    """The same with rows grouped by length, as recipes have it."""
+    return recipe(data=Data(train=[Source(path="/tiny.jsonl")]), **changes)
 
 
 def make_folders(root: Path) -> None:

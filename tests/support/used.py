@@ -38,6 +38,7 @@ def make_run(
     seed: int = 0,
     step: int = 7,
     labels: tuple[str, ...] = (),
+    multi_label: bool = False,
     data: str = "/nowhere.jsonl",
     more: str = "",
     spread: float = 0.3,
@@ -61,6 +62,7 @@ def make_run(
         data_digest="d",
         dtype="float32",
         labels=labels,
+        multi_label=multi_label,
     )
     write_manifest(folder, origin, Position(step=step))
     return run_dir

@@ -47,7 +47,7 @@ def _poison(folders: Path) -> dict:
     for mode in ("stop", "skip", "rewind"):
         chosen = jobs.recipe(
             failure=Failure(bad_loss=mode),  # type: ignore[arg-type]
-            checkpoint=Checkpoint(every_steps=1),
+            checkpoint=Checkpoint(every_steps=1, prove=False),
         )
         try:
             jobs.train(folders, f"poisoned_{mode}", chosen, base="poisoned")
@@ -58,7 +58,7 @@ def _poison(folders: Path) -> dict:
         jobs.train(
             folders,
             "poisoned_unsaved",
-            jobs.recipe(failure=Failure(bad_loss="rewind"), checkpoint=Checkpoint()),
+            jobs.recipe(failure=Failure(bad_loss="rewind"), checkpoint=Checkpoint(prove=False)),
             base="poisoned",
         )
     except BadLossError as error:
@@ -110,7 +110,7 @@ def test_a_skipped_batch_stays_skipped(folders: Path):
 def _measure(folders: Path) -> dict:
     chosen = jobs.recipe(
         evaluate=Evaluate(generate=0, before=False, every_steps=2),
-        checkpoint=Checkpoint(keep=1, keep_best=1),
+        checkpoint=Checkpoint(keep=1, keep_best=1, prove=False),
     )
     found = {}
     for stage in (0, 3):

@@ -31,7 +31,7 @@ from support.ranks import run_ranks
 @pytest.fixture(scope="module")
 def runs(folders: Path) -> dict:
     """Under stages 0 and 3."""
-    chosen = {stage: jobs.recipe(zero=Zero(stage=stage)) for stage in (0, 3)}
+    chosen = {stage: jobs.grouped(zero=Zero(stage=stage)) for stage in (0, 3)}
     return run_ranks(2, train_and_ask, folders, chosen)
 
 

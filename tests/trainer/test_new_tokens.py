@@ -16,7 +16,7 @@ from adapters.base_ref import base_ref
 from adapters.checkpoint_folder import folder_of
 from adapters.merge import merge
 from adapters.proof import ask
-from adapters.tokenizer import load_tokenizer
+from adapters.tokenizer import load_tokenizer, saved_template
 from launcher.plan.adapter_shape import adapter_shape
 from launcher.plan.base_shape import read_base_shape
 from recipes.adapter import Ia3, Lora
@@ -32,6 +32,7 @@ from trainer.opening import Opening
 # More than the base's embedding has rows for.
 NEW = tuple(f"<new_{number}>" for number in range(30))
 IDS = (6, 7, 106, 120, 135, 8, 9)
+TEMPLATE = "{% for m in messages %}{{ m.role }} says: {{ m.content }} <|end|>\n{% endfor %}"
 CPU = torch.device("cpu")
 
 
@@ -57,16 +58,20 @@ def runs(folders: Path) -> dict[int, dict]:
         made.append((mixed, kept))
     rows = [tiny.row([sample], number) for number, sample in enumerate(made)]
     tiny.write_prepared(folders / "with_new", rows)
+    (folders / "own.jinja").write_text(TEMPLATE)
     return run_ranks(2, _train, folders)
 
 
 def _train(folders: Path) -> dict[int, dict]:
     found = {}
+    chosen = {stage: recipe_of(stage) for stage in (0, 2)}
+    own = dataclasses.replace(chosen[2].data, chat_template=str(folders / "own.jinja"))
+    chosen[2] = dataclasses.replace(chosen[2], data=own)
     for stage in (0, 2):
         name = f"new_tokens_{stage}"
-        found[stage] = jobs.train(folders, name, recipe_of(stage), prepared="with_new")
+        found[stage] = jobs.train(folders, name, chosen[stage], prepared="with_new")
     half = folder_of(folders / "new_tokens_0" / "checkpoints", 3)
-    again = jobs.train(folders, "new_again", recipe_of(), prepared="with_new", resume_from=half)
+    again = jobs.train(folders, "new_again", chosen[0], prepared="with_new", resume_from=half)
     assert again["losses"] == found[0]["losses"][3:]
     return found
 
@@ -97,6 +102,13 @@ def test_plain_peft_opens_it_on_a_base_with_room(folders: Path, runs: dict):
         logits = ask(ours, IDS, CPU, "causal_lm")
         torch.testing.assert_close(ask(model, IDS, CPU, "causal_lm"), logits, rtol=1e-4, atol=1e-4)
     assert len(opened.tokenizer) == 136
+
+
+def test_a_recipe_s_own_chat_template_lies_with_the_adapter(runs: dict):
+    adapters = [Path(runs[stage]["checkpoint"]) / "adapter" for stage in (0, 2)]
+    assert saved_template(adapters[0]) == tiny.CHAT_TEMPLATE
+    assert saved_template(adapters[1]) == TEMPLATE
+    assert AutoTokenizer.from_pretrained(adapters[1]).chat_template == TEMPLATE
 
 
 def test_it_merges_and_is_planned(folders: Path, runs: dict):

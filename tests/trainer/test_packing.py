@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from support import tiny
 from trainer.batch import collate
 from trainer.kernels import Kernels
-from trainer.loss import row_losses
+from trainer.loss import losses_of
 from trainer.shards import IGNORED, Row
 
 PLAIN = Kernels(attention="sdpa", fused=False, fused_loss=False)
@@ -35,7 +35,7 @@ def model(request: pytest.FixtureRequest, folders: Path) -> torch.nn.Module:
 def token_losses(model: torch.nn.Module, rows: list[Row]) -> list[float]:
     """Loss of every supervised token, row by row."""
     batch = collate(rows, pad_token_id=0)
-    _, logits = row_losses(model, batch, task="causal_lm", kernels=PLAIN)
+    _, logits = losses_of(model, batch, task="causal_lm", kernels=PLAIN)
     learnt = batch.targets != IGNORED
     return torch.nn.functional.cross_entropy(
         logits[learnt], batch.targets[learnt], reduction="none"
@@ -87,7 +87,7 @@ def test_a_batch_without_supervised_tokens_is_zero_and_has_a_gradient(
 ):
     model = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
     rows = rows_of(tmp_path, [[0]], [([6, 7, 8], [IGNORED] * 3)])
-    losses, _ = row_losses(model, collate(rows, pad_token_id=0), task="causal_lm", kernels=PLAIN)
-    assert losses.tolist() == [0.0]
+    losses, _ = losses_of(model, collate(rows, pad_token_id=0), task="causal_lm", kernels=PLAIN)
+    assert losses.tolist() == [[0.0]]
     losses.sum().backward()
     assert all(p.grad is None or not np.any(p.grad.numpy()) for p in model.parameters())

@@ -16,3 +16,4 @@ def test_the_tiny_model_trains_like_a_plain_loop(folders: Path):
     found = run_ranks(2, jobs.train, folders, "reference", recipe)
     expected = plain_losses(recipe, folders / "llama", folders / "prepared", steps=6)
     assert found["losses"] == pytest.approx(expected, rel=1e-5)
+    assert expected[-1] < expected[0]

@@ -31,7 +31,10 @@ CASES: list[Case] = [("none", "float32", zero) for zero in (PLAIN, OFFLOADED, HP
 OTHERS: list[Case] = [
     (quantization, dtype, zero)
     for quantization, dtype in (("none", "bfloat16"), ("nf4", "float32"))
-    for zero in (PLAIN, OFFLOADED, HPZ, ALL)
+    for zero in (PLAIN, ALL)
+]
+REST: list[Case] = [
+    (*case[:2], zero) for case in OTHERS if case[2] == PLAIN for zero in (PLAIN, OFFLOADED, HPZ)
 ]
 
 
@@ -85,10 +88,12 @@ def test_it_learns_the_same_losses_and_goes_on_bit_by_bit(runs: dict, case: Case
     check(runs, case)
 
 
-@pytest.mark.slow
-def test_in_bfloat16_and_on_a_quantised_base_too(folders: Path) -> None:
-    found = run_ranks(4, train, folders, OTHERS)
-    for case in OTHERS:
+@pytest.mark.parametrize(
+    "cases", [OTHERS, pytest.param(REST, marks=pytest.mark.exhaustive)], ids=["all", "each"]
+)
+def test_in_bfloat16_and_on_a_quantised_base_too(folders: Path, cases: list[Case]) -> None:
+    found = run_ranks(4, train, folders, cases)
+    for case in cases:
         check(found, case)
 
 

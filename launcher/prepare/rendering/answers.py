@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -41,16 +42,17 @@ def find_answers(chat: Chat, text: str) -> Answers:
     if bodies is None:
         bodies = {number: _body(chat, text, number, mark) for number in numbers}
     special = special_tokens(chat.tokenizer)
+    marks = [found.span() for found in special.finditer(text)] if special else []
     last = len(chat.messages) - 1
-    ends = _specials(special, text[bodies[last][1] :]) if last in bodies else set()
+    closing = _closing(chat, text, bodies.get(last), mark)
     spans: dict[int, Span] = {}
-    for number, (begin, end) in bodies.items():
-        begin, end = _snapped(special, text, begin, end)
-        begin = _opened(chat, text, number, begin, end)
-        spans[number] = begin, _closed(special, text, begin, end, ends)
-    if last not in spans:
-        return Answers(spans=spans, ended=True)
-    ended = spans[last][1] > bodies[last][1] or _ends_special(special, text, spans[last])
+    for number, body in bodies.items():
+        body = _snapped(marks, body)
+        begin, end = _opened(chat, text, number, mark, body), body[1]
+        if not _ends_special(marks, (begin, end)) and text.startswith(closing, end):
+            end += len(closing)
+        spans[number] = begin, end
+    ended = last not in spans or _ends_special(marks, spans[last])
     if not ended:
         spans[last] = spans[last][0], len(text)
     return Answers(spans=spans, ended=ended)
@@ -159,44 +161,51 @@ def _body_of_call(chat: Chat, text: str, number: int, mark: str) -> Span:
     return begin, after.start() if after else max(begin, end)
 
 
-def _specials(special: re.Pattern[str] | None, text: str) -> set[str]:
-    return set(special.findall(text)) if special else set()
-
-
-def _snapped(special: re.Pattern[str] | None, text: str, begin: int, end: int) -> Span:
+def _snapped(marks: Sequence[Span], body: Span) -> Span:
     """With the whole of a special token of which it has a part: two may begin or end alike, such as
     `<|eom_id|>` and `<|eot_id|>`."""
-    for found in special.finditer(text) if special else ():
-        if found.start() < begin < found.end() and begin < end:
-            begin = found.start()
-        if found.start() < end < found.end() and begin < end:
-            end = found.end()
+    begin, end = body
+    for first, last in marks if begin < end else ():
+        if first < begin < last:
+            begin = first
+        if first < end < last:
+            end = last
     return begin, end
 
 
-def _opened(chat: Chat, text: str, number: int, begin: int, end: int) -> int:
-    """Where the model would begin to answer, if the text begins with that prompt."""
+def _opened(chat: Chat, text: str, number: int, mark: str, body: Span) -> int:
+    """Where the model would begin to answer: at the end of the prompt if the text begins with it.
+
+    Otherwise, as where a template moves the system message to the last turn, after whatever this
+    answer would have before it and behind its prompt if it were the last.
+    """
+    begin, end = body
+    before = chat.messages[:number]
     try:
-        prompt = chat.with_messages(chat.messages[:number]).write(prompt=True)
+        prompt = chat.with_messages(before).write(prompt=True)
+        if text.startswith(prompt) and len(prompt) <= end:
+            return len(prompt)
+        as_last = chat.with_messages([*before, _marked(mark)]).write()
     except Unusable:
         return begin
-    return len(prompt) if text.startswith(prompt) and len(prompt) <= end else begin
+    opening = as_last[len(prompt) : as_last.find(mark)] if as_last.startswith(prompt) else ""
+    return begin - len(opening) if text[:begin].endswith(opening) else begin
 
 
-def _closed(
-    special: re.Pattern[str] | None, text: str, begin: int, end: int, ends: set[str]
-) -> int:
-    """After the special token that ends the turn: one of those that end the last turn, so that what
-    opens the next one is not taken for it."""
-    if special is None or _ends_special(special, text, (begin, end)):
-        return end
-    rest = re.compile(r"\s*").match(text, end)
-    found = special.match(text, rest.end() if rest else end)
-    return found.end() if found and found[0] in ends else end
+def _closing(chat: Chat, text: str, last: Span | None, mark: str) -> str:
+    """What a template writes behind an answer in words, up to the special token that ends the turn,
+    as it does behind the last one of a chat: so what opens a next turn is not taken for it. Empty
+    where there is none. `last` is the body of the last message, if the assistant says it."""
+    before = chat.messages if last is None else chat.messages[:-1]
+    rest = text[last[1] :] if last is not None else ""
+    if last is None or "tool_calls" in chat.messages[-1]:
+        with suppress(Unusable):
+            rest = chat.with_messages([*before, _marked(mark)]).write().partition(mark)[2]
+    special = special_tokens(chat.tokenizer)
+    found = special.search(rest) if special else None
+    return rest[: found.end()] if found else ""
 
 
-def _ends_special(special: re.Pattern[str] | None, text: str, span: Span) -> bool:
-    last = None
-    for last in special.finditer(text, *span) if special else ():  # noqa: B007
-        pass
-    return last is not None and last.end() == span[1]
+def _ends_special(marks: Sequence[Span], span: Span) -> bool:
+    """Whether the last that stands in a span is a special token."""
+    return any(first >= span[0] and last == span[1] for first, last in marks)

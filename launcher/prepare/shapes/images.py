@@ -6,9 +6,11 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from launcher.prepare.unusable import Unusable
+from recipes.files import whole_path
 
 PLACEHOLDER = "<image>"
 """Where an image stands in a text, in rows that hold their images in a column of their own."""
@@ -35,6 +37,21 @@ def name_of_image(data: bytes) -> str:
     if kind is None:
         raise Unusable("bad image", f"{len(data)} bytes that begin with {data[:8].hex()}")
     return f"images/{hashlib.sha256(data).hexdigest()}.{kind}"
+
+
+def keep_in(folder: Path) -> KeepImage:
+    """Writes images that come as bytes into a folder, each once, by the hash of its content."""
+
+    def keep(data: bytes) -> str:
+        name = name_of_image(data)
+        file = folder / name
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with whole_path(file) as aside:
+                aside.write_bytes(data)
+        return name
+
+    return keep
 
 
 def image_of(value: Any, keep: KeepImage) -> str:

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from launcher.prepare.cleaning import clean
+from launcher.prepare.cleaning import Rewriter, cleaner_of
 from launcher.prepare.shapes.chats import MAKERS
 from launcher.prepare.shapes.columns import Columns, columns_of
 from launcher.prepare.shapes.guess import recognise
 from launcher.prepare.shapes.images import KeepImage, name_of_image
 from launcher.prepare.shapes.messages import with_system
 from launcher.prepare.shapes.prompts import as_chat, prompted
-from launcher.prepare.shapes.sample import Message, Sample, texts_of
+from launcher.prepare.shapes.sample import Message, Sample, changed_together, texts_of
 from launcher.prepare.unusable import Unusable
 from recipes.data import Data, Source
 from recipes.recipe import Recipe
 
 
 class Cleans(Protocol):
-    """Cleans one text. Raises `Unusable` for one that must not be used."""
+    """Cleans the texts of a row. Raises `Unusable` for a row that must not be used."""
 
-    def clean(self, text: str) -> str: ...
-
-
-class _Steps:
-    def __init__(self, data: Data) -> None:
-        self._steps = data.clean
-
-    def clean(self, text: str) -> str:
-        return clean(text, self._steps)
+    def clean(self, texts: Sequence[str]) -> list[str]: ...
 
 
 def to_sample(
@@ -43,8 +35,10 @@ def to_sample(
     """The sample of a row. Raises `Unusable` with the reason it has none.
 
     `source` is the recipe's entry that the row comes from: its format and columns count before
-    those of `data`. `keep_image` is given the bytes of an image, and says where they will lie.
+    those of `data`. Without a `cleaner`, steps of data.clean that need a tokenizer or other texts
+    are left out. `keep_image` is given the bytes of an image, and says where they will lie.
     """
+    cleaner = cleaner or cleaner_of(recipe.data.clean, partial=True)
     sample = _cleaned_sample(row, recipe, source, cleaner, keep_image, asked=False)
     sample = _as_task_has_it(sample, recipe)
     _check(sample, recipe)
@@ -58,7 +52,8 @@ def to_asked(
     cleaner: Cleans | None = None,
 ) -> Sample:
     """The same for a row whose answer or label may be missing: a chat may end with a question, a
-    text have no label. Raises `Unusable`."""
+    text have no label. Without a `cleaner` no step of data.clean drops it. Raises `Unusable`."""
+    cleaner = cleaner or Rewriter(cleaner_of(recipe.data.clean, partial=True))
     return _cleaned_sample(row, recipe, source, cleaner, name_of_image, asked=True)
 
 
@@ -66,18 +61,22 @@ def _cleaned_sample(
     row: Mapping[str, Any],
     recipe: Recipe,
     source: Source | None,
-    cleaner: Cleans | None,
+    cleaner: Cleans,
     keep_image: KeepImage,
     *,
     asked: bool,
 ) -> Sample:
-    cleaner = cleaner or _Steps(recipe.data)
     columns = columns_of(row, recipe.data, source)
     if recipe.data.prompt:
-        sample = prompted(columns, recipe.data, cleaner.clean, keep_image, asked=asked)
+
+        def make(change: Callable[[str], str]) -> Sample:
+            return prompted(columns, recipe.data, change, keep_image, asked=asked)
+
+        sample = changed_together(make, cleaner.clean)
     else:
         found = recognise(columns, recipe, source, asked=asked)
-        sample = MAKERS[found.shape](found.columns, keep_image).map_texts(cleaner.clean)
+        sample = MAKERS[found.shape](found.columns, keep_image)
+        sample = changed_together(sample.map_texts, cleaner.clean)
         if not asked:
             _check_labels(found.shape, sample, found.columns, recipe.data)
     if sample.messages is not None:

@@ -110,6 +110,23 @@ class Sample:
         return "image_text" if self.images else None
 
 
+def changed_together(
+    make: Callable[[Callable[[str], str]], Sample],
+    change: Callable[[Sequence[str]], Sequence[str]],
+) -> Sample:
+    """The sample that `make` makes with a function for each text, such as `map_texts`, when all of
+    its texts are changed at once."""
+    texts: list[str] = []
+
+    def note(text: str) -> str:
+        texts.append(text)
+        return text
+
+    make(note)
+    changed = iter(change(texts))
+    return make(lambda text: next(changed))
+
+
 def texts_of(message: Message) -> Iterator[str]:
     """What a message says, the reasoning before it first."""
     if "reasoning_content" in message:

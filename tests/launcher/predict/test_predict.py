@@ -25,6 +25,7 @@ from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.predict.prediction import Wanted, check_target, crew, predict, slices
 from launcher.prepare.sources import Source, Unit
 from launcher.questions import units_of, way_of_texts
+from recipes import data as recipe_data
 from recipes.cluster import Cluster
 from recipes.errors import CheckpointError, ClusterError, DataError, RecipeError
 from support import tiny, used
@@ -63,7 +64,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(llama: Path, bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`chats`, `chooses` and `labels`."""
+    """`chats`, `chooses`, `labels` and `several`."""
     storage = tmp_path_factory.mktemp("predict") / "runs"
     used.make_run(storage, "chats", llama)
     used.make_run(storage, "chooses", llama, more="evaluate: {choices: [w1 w5, w30 w31]}\n")
@@ -71,6 +72,8 @@ def runs(llama: Path, bert: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         r=4, task_type="SEQ_CLS", target_modules=["query", "value"], modules_to_save=["classifier"]
     )
     used.make_run(storage, "labels", bert, config=config, labels=("bad", "good"))
+    names = ("acting", "music", "plot")
+    used.make_run(storage, "several", bert, config=config, labels=names, multi_label=True)
     return storage
 
 
@@ -162,6 +165,7 @@ def ask_here(
         tokenizer_folder=str(opening.folder),
         work=work,
         way=way_of_texts(chosen.recipe, has_template=True, tell=print),
+        chat_template=opening.chat_template,
         choices=tuple(chosen.recipe.evaluate.choices) if choices else (),
         positions=256,
         max_new_tokens=6,
@@ -251,6 +255,46 @@ def test_labels_with_their_probabilities(runs: Path, bert: Path, tmp_path: Path)
     assert sum(len(part.judged) for part in answered) == 15
 
 
+def test_several_labels_and_pairs(runs: Path, bert: Path, tmp_path: Path):
+    rows = [
+        {"text": f"w{number} w5 w7", "text_pair": f"w{3 * number} w9", "labels": right}
+        for number, right in enumerate([["plot", "acting"], [], ["music"], None] * 5)
+    ]
+    texts = [{name: row[name] for name in ("text", "labels")} for row in rows]
+    file = write(tmp_path / "texts.jsonl", texts)
+    answered = ask_here(runs / "several", file, tmp_path, ["data.format=text_labels"])
+    made = lines_in(answered)
+    names = ["acting", "music", "plot"]
+    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=3)
+    model = PeftModel.from_pretrained(base, str(next((runs / "several").rglob("adapter")))).eval()
+    tokenizer = load_tokenizer(bert)
+    for row, line in zip(rows, made, strict=True):
+        with torch.no_grad():
+            logits = model(**tokenizer(row["text"], return_tensors="pt")).logits[0]
+        assert list(line["probabilities"].values()) == pytest.approx(
+            logits.sigmoid().tolist(), abs=1e-4
+        )
+        assert line["prediction"] == [name for name, v in zip(names, logits, strict=True) if v > 0]
+    assert len({len(line["prediction"]) for line in made}) > 1
+    assert [line.get("right") for line in made[:4]] == [["acting", "plot"], [], ["music"], None]
+    judged = [pair for part in answered for pair in part.judged]
+    assert len(judged) == 15
+    found = prediction._scores(judged, is_chosen=True, multi_label=True)
+    assert set(found) == {"exact_match", "f1", "f1_micro"}
+
+    pairs = [{"text": row["text"], "text_pair": row["text_pair"]} for row in rows]
+    (tmp_path / "pairs").mkdir()
+    file = write(tmp_path / "pairs.jsonl", pairs)
+    made = lines_in(ask_here(runs / "labels", file, tmp_path / "pairs", ["data.format=text_pair"]))
+    base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
+    model = PeftModel.from_pretrained(base, str(next((runs / "labels").rglob("adapter")))).eval()
+    for row, line in zip(pairs, made, strict=True):
+        with torch.no_grad():
+            asked = tokenizer(row["text"], row["text_pair"], return_tensors="pt")
+            expected = model(**asked).logits[0].softmax(dim=-1).tolist()
+        assert list(line["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
+
+
 def test_columns_and_files_as_the_recipe_names_them(runs: Path, tmp_path: Path):
     folder = tmp_path / "files"
     folder.mkdir()
@@ -312,7 +356,16 @@ def test_more_workers_than_there_is_room_for():
 
 
 def test_slices_are_whole_batches_and_few():
-    source = Source(path=Path("/a.jsonl"), split="held_out")
+    source = Source(
+        address="/a.jsonl",
+        split="held_out",
+        spec=recipe_data.Source(path="/a.jsonl"),
+        entry=0,
+        kind="json_lines",
+        compression=None,
+        bytes=2,
+        stamp="",
+    )
     parts = [Unit(number=n, source=source, begin=0, end=1) for n in range(2)]
     asked = [Asked(unit=n, rows=rows, lines=rows + 5, unusable=Counter()) for n, rows in
              enumerate((50_000, 7))]  # fmt: skip

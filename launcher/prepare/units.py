@@ -1,0 +1,89 @@
+"""Sources cut into units, each of which one preparing task reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby, islice
+
+from launcher.prepare.places import told
+from launcher.prepare.reading import read
+from launcher.prepare.reading.tables import count_batches, open_parquet
+from launcher.prepare.sources import Source, Unit
+
+# Each file with a directory of its own is asked for it; of remote ones that takes its time.
+_LOOKING = 16
+
+
+def units(sources: Iterable[Source], unit_bytes: int) -> list[Unit]:
+    """The units of all sources, numbered in order; at most a limit's rows of those with one.
+
+    Depends on the files, the limits and `unit_bytes` alone. Files of lines are cut every
+    `unit_bytes`, those of row groups and record batches after as many as take about that;
+    compressed ones, json and csv are one unit each. For an entry with a limit, rows are counted
+    here until there are enough, so a small limit of a large source costs little.
+
+    Raises `DataError` for files that cannot be read.
+    """
+    found: list[Unit] = []
+    for _, group in groupby(sources, lambda source: (source.split, source.entry)):
+        members = list(group)
+        most = members[0].spec.limit
+        found += _all(members, unit_bytes) if most is None else _first(members, unit_bytes, most)
+    return [replace(unit, number=number) for number, unit in enumerate(found)]
+
+
+def _all(sources: list[Source], unit_bytes: int) -> Iterator[Unit]:
+    with ThreadPoolExecutor(_LOOKING) as pool:
+        for parts in pool.map(lambda source: _cut(source, unit_bytes), sources):
+            yield from parts
+
+
+def _first(sources: list[Source], unit_bytes: int, most: int) -> Iterator[Unit]:
+    left = most
+    for source in sources:
+        for unit in _cut(source, unit_bytes):
+            rows = sum(1 for _ in islice(read(unit), left))
+            left -= rows
+            if rows:
+                yield replace(unit, rows=rows)
+            if left == 0:
+                return
+
+
+def _cut(source: Source, unit_bytes: int) -> list[Unit]:
+    with told(source.address):
+        return [
+            Unit(number=0, source=source, begin=begin, end=end)
+            for begin, end in _parts(source, unit_bytes)
+        ]
+
+
+def _parts(source: Source, unit_bytes: int) -> Iterable[tuple[int, int]]:
+    if source.compression is None:
+        if source.kind in ("json_lines", "text"):
+            size = source.bytes
+            return [(begin, min(begin + unit_bytes, size)) for begin in range(0, size, unit_bytes)]
+        if source.kind == "parquet":
+            with open_parquet(source) as file:
+                groups = file.metadata
+                sizes = [groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)]
+            return _runs(sizes, unit_bytes)
+        if source.kind == "arrow" and (count := count_batches(source)):
+            return _runs([source.bytes // count] * count, unit_bytes)
+    return [(0, 0)]
+
+
+def _runs(sizes: list[int], unit_bytes: int) -> list[tuple[int, int]]:
+    """Runs of neighbours that are together at least `unit_bytes`; the last may be smaller."""
+    runs = []
+    begin, size = 0, 0
+    for number, part in enumerate(sizes):
+        size += part
+        if size >= unit_bytes:
+            runs.append((begin, number + 1))
+            begin, size = number + 1, 0
+    if begin < len(sizes):
+        runs.append((begin, len(sizes)))
+    return runs
