@@ -57,10 +57,14 @@ class Decoder:
         for end in ends:
             # What a token adds depends on those before it: a space, the rest of a character.
             whole = self._decode(ids[:end])
+            if end < len(ids):
+                # A character that the next piece completes is shown there.
+                whole = whole.rstrip("\ufffd")
             text = whole.removeprefix(before) if whole.startswith(before) else None
             text = self._decode(ids[begin:end]) if text is None else text
             is_learnt, is_special = kinds[begin]
-            found.append(Piece(text, is_learnt, is_special))
+            if text:
+                found.append(Piece(text, is_learnt, is_special))
             begin, before = end, whole
         return found
 
