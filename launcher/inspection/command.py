@@ -130,7 +130,10 @@ def _of_sample(
     if not rows:
         aside = why_rejected(place.folder, place.manifest, sample)
         if aside is None:
-            raise DataError(f"--sample {sample}: is in no sequence, and was not set aside")
+            raise DataError(
+                f"--sample {sample}: is in no sequence and was not set aside. There is no such "
+                "row, or it was left out to meet the weights of the sources"
+            )
         why = f"{aside.reason} ({aside.detail})" if aside.detail else aside.reason
         raise DataError(f"--sample {sample}: {aside.file} row {aside.row} was set aside: {why}")
     decoder = Decoder(place.manifest["base"])

@@ -40,7 +40,7 @@ def find(reference: str, overrides: Sequence[str], cache: Path) -> Place:
     if folder.is_dir():
         raise DataError(f"{folder}: holds no prepared data, and no recipe")
     if _KEY.fullmatch(reference):
-        keys = {file.parent.name for file in (cache / "prepared").glob("*/manifest.json")}
+        keys = {file.parent.name for file in (cache / "prepared").glob("[!.]*/manifest.json")}
         return _opened(cache / "prepared" / one_key(reference, keys))
     shipped.find(reference)  # raises, with the nearest name
     raise AssertionError("unreachable")

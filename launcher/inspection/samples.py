@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def see(
         tokens=len(found.input_ids),
         samples=tuple(samples),
         left=len(ends) - len(samples),
-        about=_about(found, manifest["labels"]),
+        about=_about(found, manifest),
     )
 
 
@@ -113,11 +113,14 @@ def _learnt(row: Row) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return learnt if len(learnt) else np.zeros(len(row.input_ids), np.bool_)
 
 
-def _about(row: Row, labels: Sequence[str]) -> str:
+def _about(row: Row, manifest: Mapping[str, Any]) -> str:
+    labels = manifest["labels"]
     if row.label >= 0:
         return f"label {labels[row.label]}"
     if len(row.label_set):
         return f"labels {', '.join(labels[number] for number in row.label_set)}"
+    if row.choice >= 0 and "preference" in manifest["only_prepared"]:
+        return "the chosen answer" if row.choice == row.answer else "the rejected answer"
     if row.choice >= 0:
         right = "right" if row.choice == row.answer else "wrong"
         return f"choice {row.choice + 1}, the {right} one"

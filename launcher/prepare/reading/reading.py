@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+import pyarrow as pa
 
 from launcher.prepare.file_kinds import Kind
 from launcher.prepare.places import told
@@ -11,7 +15,7 @@ from launcher.prepare.reading.json_file import json_rows
 from launcher.prepare.reading.row import Failed, Found, RawRow
 from launcher.prepare.reading.tables import arrow_rows, parquet_rows
 from launcher.prepare.reading.text_rows import json_lines, text_lines
-from launcher.prepare.sources import Unit
+from launcher.prepare.sources import Unit, check_unchanged
 
 _READERS: Mapping[Kind, Callable[[Unit], Iterator[Found]]] = {
     "json_lines": json_lines,
@@ -32,8 +36,8 @@ class Rows:
     writer put into one page of each column; of Arrow files that are compressed or remote, one
     record batch. Blank lines are no rows, but are counted in the numbers of the rows.
 
-    Iterating raises `DataError` for a file that is damaged or cut off; nothing of it should be used
-    then, also of the rows before the damage.
+    Iterating raises `DataError` for a file that is damaged, cut off, or was changed since it was
+    found; nothing of it should be used then, also of the rows before the damage.
     """
 
     def __init__(self, unit: Unit) -> None:
@@ -42,20 +46,23 @@ class Rows:
         """How far the numbers have come, those of blank lines included."""
 
     def __iter__(self) -> Iterator[RawRow]:
-        left = self.unit.rows
-        if left == 0:
+        if self.unit.rows == 0:
             return
-        with told(self.unit.source.address):
-            for found in _READERS[self.unit.source.kind](self.unit):
-                number = self.lines
-                self.lines += 1
-                if found is None:
-                    continue
+        source = self.unit.source
+        with told(source.address):
+            try:
+                yield from islice(self._rows(), self.unit.rows)
+            except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException):
+                check_unchanged(source)  # a file that was replaced looks damaged
+                raise
+            check_unchanged(source)
+
+    def _rows(self) -> Iterator[RawRow]:
+        for found in _READERS[self.unit.source.kind](self.unit):
+            number = self.lines
+            self.lines += 1
+            if found is not None:
                 yield _row(number, found)
-                if left is not None:
-                    left -= 1
-                    if left == 0:
-                        return
 
 
 def read(unit: Unit) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from launcher.prepare.shapes.columns import Columns, columns_of
@@ -82,22 +83,47 @@ def recognise(
     `Unusable` when no shape fits.
     """
     shape = (source.format if source else None) or recipe.data.format
-    tells = [tell for tell in _possible(recipe) if shape in ("auto", tell.shape)]
-    fitting = [tell for tell in tells if tell.fits(columns)]
-    if not fitting and asked:
-        # What is asked may have another shape than what was trained on.
-        asking = [*tells, *_possible(recipe)]
-        fitting = [tell for tell in asking if tell.fits(columns, asked=True)]
-    if not fitting and shape == "auto":
+    tell = _told_by(columns, shape, recipe.task, asked)
+    if tell is None:
         raise Unusable("no known column", columns.told())
-    # A row that lacks what its shape needs is told so by what makes a sample of it.
-    tell = (fitting or tells)[0]
     named = columns.renamed(tell.columns)
     return Recognised(shape=tell.shape, columns=named, by=tuple(map(named.name_of, tell.columns)))
 
 
-def _possible(recipe: Recipe) -> list[Tell]:
-    if recipe.task == "causal_lm":
+def _told_by(columns: Columns, shape: Shape, task: str, asked: bool) -> Tell | None:
+    """What tells the shape of a row. Rows of a file have the same columns, mostly, and to look
+    through all tells took a fifth of the time of cleaning."""
+    if len(columns.row) > _FEW_COLUMNS or any("." in name for name in columns.names.values()):
+        return _find_tell(columns, shape, task, asked)  # a dotted name looks into the values
+    return _told_by_names(tuple(columns.row), tuple(columns.names.items()), shape, task, asked)
+
+
+_FEW_COLUMNS = 32
+
+
+@lru_cache(maxsize=64)
+def _told_by_names(
+    row: tuple[str, ...], names: tuple[tuple[str, str], ...], shape: Shape, task: str, asked: bool
+) -> Tell | None:
+    columns = Columns(row=dict.fromkeys(row), names=dict(names))
+    return _find_tell(columns, shape, task, asked)
+
+
+def _find_tell(columns: Columns, shape: Shape, task: str, asked: bool) -> Tell | None:
+    tells = [tell for tell in _possible(task) if shape in ("auto", tell.shape)]
+    fitting = [tell for tell in tells if tell.fits(columns)]
+    if not fitting and asked:
+        # What is asked may have another shape than what was trained on.
+        asking = [*tells, *_possible(task)]
+        fitting = [tell for tell in asking if tell.fits(columns, asked=True)]
+    if not fitting and shape == "auto":
+        return None
+    # A row that lacks what its shape needs is told so by what makes a sample of it.
+    return (fitting or tells)[0]
+
+
+def _possible(task: str) -> list[Tell]:
+    if task == "causal_lm":
         return list(TELLS)
     # A text alone is told to lack a label.
     return [tell for tell in TELLS if tell.shape in (*CLASSIFIED, "text")]

@@ -33,7 +33,7 @@ def made_texts(number: int) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("files", "records"), [(4, 1 << 22), (2, 64), (256, 16)])
+@pytest.mark.parametrize(("files", "records"), [(4, 1 << 21), (2, 64), (256, 16)])
 def test_merging_equals_a_counter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, records: int
 ):
