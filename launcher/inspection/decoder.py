@@ -53,15 +53,15 @@ class Decoder:
         ]
         ends = [at for at in range(1, len(ids)) if kinds[at] != kinds[at - 1]]
         ends += [len(ids)] if len(ids) else []
-        found, begin, before = [], 0, ""
+        found, begin, before = [], 0, 0
         for end in ends:
-            # What a token adds depends on those before it: a space, the rest of a character.
-            whole = self._decode(ids[:end])
-            text = whole.removeprefix(before) if whole.startswith(before) else None
-            text = self._decode(ids[begin:end]) if text is None else text
+            # What a token adds depends on the one before it: a space, the rest of a character.
+            context, whole = self._decode(ids[before:begin]), self._decode(ids[before:end])
+            follows = whole.startswith(context)
+            text = whole[len(context) :] if follows else self._decode(ids[begin:end])
             is_learnt, is_special = kinds[begin]
             found.append(Piece(text, is_learnt, is_special))
-            begin, before = end, whole
+            before, begin = begin, end
         return found
 
     def _decode(self, ids: Sequence[int]) -> str:
