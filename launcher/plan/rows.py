@@ -74,7 +74,7 @@ def find_prepared(
         sum(source.bytes for source in sources) > _HASHED_BYTES
     ):
         return None
-    entries = digests.of(sources, hash_here)
+    entries = digests.of(sources, hash_here, remember=False)
     folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
     return folder if (folder / "manifest.json").is_file() else None
 
