@@ -32,7 +32,7 @@ def prepare(
     from launcher.terminal import open_display
 
     kept = "what is prepared so far stays, and the same command goes on from there"
-    with interruptible(kept, "later"), open_display() as display:
+    with interruptible(kept, "run it again"), open_display() as display:
         prepared = session.prepare(load(recipe, overrides or []), display, verify=verify)
     display.line(f"Prepared data lies in {prepared.folder}")
     display.line(f"Look at it with: shoal inspect {prepared.folder.name[:12]}")

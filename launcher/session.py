@@ -76,6 +76,7 @@ def prepare(loaded: LoadedRecipe, display: Display, *, verify: bool = False) -> 
 
     recipe = loaded.recipe
     base_folder = _base_folder(recipe, display)
+    find_sources(recipe.data, Path(recipe.storage.cache))
     with connected_with_display(connected, recipe, display):
         return _prepare(recipe, base_folder, display, verify=verify)
 

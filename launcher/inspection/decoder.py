@@ -9,6 +9,9 @@ from typing import Any
 
 from recipes.errors import BaseModelError
 
+_TORN = "\ufffd"
+"""What stands for the bytes of half a character."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -53,15 +56,20 @@ class Decoder:
         ]
         ends = [at for at in range(1, len(ids)) if kinds[at] != kinds[at - 1]]
         ends += [len(ids)] if len(ids) else []
-        found, begin, before = [], 0, ""
+        found, begin, before = [], 0, 0
         for end in ends:
-            # What a token adds depends on those before it: a space, the rest of a character.
-            whole = self._decode(ids[:end])
-            text = whole.removeprefix(before) if whole.startswith(before) else None
-            text = self._decode(ids[begin:end]) if text is None else text
+            # What a token adds depends on the one before it: a space, the rest of a character. A
+            # character that the next piece completes is shown there.
+            context = self._decode(ids[before:begin]).rstrip(_TORN)
+            whole = self._decode(ids[before:end])
+            if end < len(ids):
+                whole = whole.rstrip(_TORN)
+            follows = whole.startswith(context)
+            text = whole[len(context) :] if follows else self._decode(ids[begin:end])
             is_learnt, is_special = kinds[begin]
-            found.append(Piece(text, is_learnt, is_special))
-            begin, before = end, whole
+            if text:
+                found.append(Piece(text, is_learnt, is_special))
+            before, begin = begin, end
         return found
 
     def _decode(self, ids: Sequence[int]) -> str:

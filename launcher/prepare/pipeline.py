@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template
+from launcher.access import Access
 from launcher.prepare.context import Context
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.failures import Failures, UselessRowsError
@@ -69,7 +70,9 @@ def prepare(
     progress("reading sources", 0, 0)
     digests = Digests(folder=cache / "digests")
     known = [digests.known(source) for source in sources] if verify else []
-    entries = digests.of(sources, partial(_hash_all, progress=progress), verify=verify)
+    entries = digests.of(
+        sources, partial(_hash_all, recipe=recipe, progress=progress), verify=verify
+    )
     progress("reading sources", 1, 1)
     for entry, before in zip(entries, known, strict=False):
         if before not in (None, entry["sha256"]):
@@ -114,12 +117,18 @@ class _Hashing:
     source: Source
 
 
-def _hash_all(sources: Sequence[Source], *, progress: Progress) -> list[str]:
+def _hash_all(sources: Sequence[Source], *, recipe: Recipe, progress: Progress) -> list[str]:
     if sum(source.bytes for source in sources) <= _HASHED_HERE_BYTES:
         return hash_here(sources)
     items = [_Hashing(number=number, source=source) for number, source in enumerate(sources)]
-    nowhere = Context(recipe=None, tokenizer_folder="", work=Path())  # type: ignore[arg-type]
-    return run_on_ray(_hash_one, items, nowhere, partial(progress, "hashing sources"))
+    nowhere = Context(recipe=recipe, tokenizer_folder="", work=Path())
+    access = _access(recipe, sources)
+    told = partial(progress, "hashing sources")
+    return run_on_ray(_hash_one, items, nowhere, told, access=access)
+
+
+def _access(recipe: Recipe, sources: Sequence[Source]) -> Access:
+    return Access.of(recipe, [source.address for source in sources])
 
 
 def _hash_one(item: _Hashing, context: Context) -> str:
@@ -176,7 +185,7 @@ def _make(
     """Fill a folder with prepared data: its manifest."""
     parts = units(sources, recipe.data.unit_mb * 2**20)
     context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
-    stages = Stages(recipe, context, progress)
+    stages = Stages(recipe, context, progress, _access(recipe, sources))
     stages.count_lines(parts)
     first = stages.clean(parts)
     stages.judge(first)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from launcher.access import Access
 from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
 from launcher.prepare.cleaning import boilerplate_step
 from launcher.prepare.context import Context
@@ -33,6 +34,7 @@ class Stages:
     recipe: Recipe
     context: Context
     progress: Progress
+    access: Access
 
     def count_lines(self, parts: Sequence[Unit]) -> None:
         if boilerplate_step(self.recipe.data.clean) is None:
@@ -164,7 +166,7 @@ class Stages:
         def told(done: int, total: int) -> None:
             self.progress(name, done, total, rows=seen)
 
-        return run_on_ray(stage, items, self.context, told, look=looked_at)
+        return run_on_ray(stage, items, self.context, told, access=self.access, look=looked_at)
 
 
 def _samples(report: Report) -> int:

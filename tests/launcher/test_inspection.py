@@ -21,7 +21,7 @@ from rich.console import Console
 
 from launcher import prepared_summary
 from launcher.inspection.command import SPLITS, Seen, Wanted, inspect, look, show
-from launcher.inspection.decoder import Piece
+from launcher.inspection.decoder import Decoder, Piece
 from launcher.inspection.figures import shards_step
 from launcher.inspection.histogram import histogram
 from launcher.inspection.page import page_of
@@ -30,7 +30,7 @@ from launcher.inspection.readable import middle_left_out, visible
 from launcher.prepare import Prepared, prepare
 from recipes.base import Base
 from recipes.data import Data, Source
-from recipes.errors import DataError, RecipeError
+from recipes.errors import BaseModelError, DataError, RecipeError
 from recipes.recipe import Recipe
 from recipes.train import Train
 from support import tiny
@@ -395,6 +395,54 @@ def test_looking_imports_neither_torch_nor_ray(made: Made):
         "assert not {'torch', 'ray', 'transformers', 'deepspeed', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
+    """Two ways of writing spaces: before a word, lost at the beginning of a text; as a byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    if kind == "spaces":
+        vocabulary = {word: number for number, word in enumerate(["▁one", "▁two", "<end>", "三"])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+        tokenizer.decoder = decoders.Metaspace()
+    else:
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {letter: number for number, letter in enumerate([*letters, "<end>"])}
+        tokenizer = Tokenizer(models.BPE(vocabulary, []))
+        tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return vocabulary
+
+
+def test_pieces_keep_spaces_and_characters(tmp_path: Path):
+    known = write_tokenizer(tmp_path, "spaces")
+    decoder = Decoder({"folder": str(tmp_path), "source": "b", "new_tokens": ["<new>"]})
+    ids = [known[word] for word in ("▁one", "▁two", "▁one", "三", "<end>", "▁two")]
+    pieces = decoder.pieces([*ids, len(known)], [False, True, True, False, True, False, False])
+    assert pieces == [
+        Piece("one", False, False),
+        Piece(" two one", True, False),
+        Piece("三", False, False),
+        Piece("<end>", True, True),
+        Piece(" two<new>", False, False),
+    ]
+    assert decoder.pieces([], []) == []
+    known = write_tokenizer(tmp_path, "bytes")
+    decoder = Decoder({"folder": str(tmp_path), "source": "b", "new_tokens": []})
+    letters = {chr(ord("a") + n): known[chr(ord("a") + n)] for n in range(26)}
+    three = [known[letter] for letter in "ä¸ī"]  # the bytes of 三
+    ids = [letters["a"], *three, *three, letters["b"]]
+    assert [piece.text for piece in decoder.pieces(ids, [False] * 4 + [True] * 4)] == ["a三", "三b"]
+    # What is learnt begins within a character.
+    torn = decoder.pieces(ids, [False] * 2 + [True] * 6)
+    assert [piece.learnt for piece in torn] == [False, True]
+    assert torn[1].text.endswith("三b")
+
+
+def test_a_base_that_is_gone_is_told(tmp_path: Path):
+    with pytest.raises(BaseModelError, match="Name the recipe instead of the key"):
+        Decoder({"folder": str(tmp_path / "gone"), "source": "b", "new_tokens": []})
 
 
 def test_histograms():

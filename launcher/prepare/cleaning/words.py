@@ -21,6 +21,11 @@ time with the square of them, 0.7 s for 16,000."""
 # What jieba takes for the inside of words (jieba.re_han_default).
 _JIEBA = r"\u4e00-\u9fd5a-zA-Z0-9+#&._%\-"
 _LONG_RUN = re.compile(rf"(?<![{_JIEBA}])[{_JIEBA}]{{{_LONGEST_RUN + 1},}}+")
+# Texts of nothing but ASCII, Chinese and its punctuation: no word of them must be kept whole.
+_PLAIN = re.compile(
+    rf"[\x00-\x7f{HAN}\u2010-\u2027\u3000-\u3003\u3008-\u301f"
+    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64]*+"
+)
 _DICTIONARY_LINE = re.compile(r"(?P<word>.+?)(?: (?P<frequency>[0-9]+))?(?: [a-z]+)?")
 
 
@@ -48,6 +53,9 @@ def cutter(mode: str, dictionary: str | None, hmm: bool) -> Callable[[str], list
     whole = _whole()
 
     def cut_bounded(piece: str, words: list[str]) -> None:
+        if len(piece) <= _LONGEST_RUN:
+            words += cut_piece(piece)
+            return
         begin = 0
         for run in _LONG_RUN.finditer(piece):
             for end in range(run.start(), run.end(), _LONGEST_RUN):
@@ -57,6 +65,9 @@ def cutter(mode: str, dictionary: str | None, hmm: bool) -> Callable[[str], list
 
     def cut(text: str) -> list[str]:
         words: list[str] = []
+        if _PLAIN.fullmatch(text):
+            cut_bounded(text, words)
+            return words
         begin = 0
         for found in whole.finditer(text):
             cut_bounded(text[begin : found.start()], words)
