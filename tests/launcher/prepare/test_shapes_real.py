@@ -107,5 +107,5 @@ def test_long_texts_are_split_at_sentences_and_nothing_is_lost(
     assert all(len(part.input_ids) <= 256 for part in parts)
     assert sum(part.supervised for part in parts) == len(ids) - len(parts)
     assert all(part.labels[0] == IGNORED for part in parts)
-    ends = [tokenizer.decode(part.input_ids[-1:])[-1:] for part in parts]
+    ends = [tokenizer.decode(part.input_ids)[-1:] for part in parts]
     assert sum(end in '\n.!?。！？…"”’' for end in ends) > 0.5 * len(parts)
