@@ -22,8 +22,8 @@ from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
 from launcher.prepare.shapes import to_sample
-from launcher.prepare.shapes.sample import digest_of
 from launcher.prepare.shapes.images import keep_in
+from launcher.prepare.shapes.sample import digest_of
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
