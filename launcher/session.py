@@ -21,7 +21,7 @@ from launcher import prepared_summary, runs
 from launcher.common_ground import check_nodes, make_folders
 from launcher.following import followed
 from launcher.plan import record
-from launcher.prepare import Prepared, find_sources
+from launcher.prepare import Prepared, find_prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.prepare.usage import note_run
 from launcher.requests import ask_to_stop, forget, heard
@@ -72,11 +72,16 @@ def _base_folder(recipe: Recipe, display: Display) -> Path:
 def prepare(loaded: LoadedRecipe, display: Display, *, verify: bool = False) -> Prepared:
     """Prepare a recipe's data, or find it prepared. With `verify` its sources are read whole, even
     if they look as they did when they were last read."""
-    from cluster.ray_cluster import connected
-
     recipe = loaded.recipe
     base_folder = _base_folder(recipe, display)
-    find_sources(recipe.data, Path(recipe.storage.cache))
+    # To start Ray takes longer than all the rest where the data is there.
+    cache = Path(recipe.storage.cache)
+    found = None if verify else find_prepared(recipe, base_folder=base_folder, cache=cache)
+    if found is not None:
+        _tell(found, display)
+        return found
+    from cluster.ray_cluster import connected
+
     with connected_with_display(connected, recipe, display):
         return _prepare(recipe, base_folder, display, verify=verify)
 
@@ -289,9 +294,13 @@ def _prepare(
         verify=verify,
         tell=display.line,
     )
+    _tell(prepared, display)
+    return prepared
+
+
+def _tell(prepared: Prepared, display: Display) -> None:
     for line in prepared_summary.lines(prepared):
         display.line(line)
-    return prepared
 
 
 def _check_said(recipe: Recipe) -> None:

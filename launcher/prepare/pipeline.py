@@ -18,7 +18,8 @@ from adapters.tokenizer import has_chat_template
 from launcher.access import Access
 from launcher.prepare.context import Context
 from launcher.prepare.digests import Digests, hash_here
-from launcher.prepare.failures import Failures, UselessRowsError
+from launcher.prepare.failures import UselessRowsError
+from launcher.prepare.found import HASHED_HERE_BYTES, MANIFEST, Prepared, prepared_in
 from launcher.prepare.key import prepared_key
 from launcher.prepare.manifest import check_usable, manifest_of
 from launcher.prepare.recognised import recognised
@@ -28,7 +29,6 @@ from launcher.prepare.sources import Source, digest_of, find_sources
 from launcher.prepare.stage import run_on_ray
 from launcher.prepare.stages import Progress, Stages, first_lines, labels_of, source_number
 from launcher.prepare.units import units
-from launcher.prepare.usage import note_use
 from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
@@ -36,19 +36,7 @@ from recipes.recipe import Recipe
 from trainer.shards import read_manifest
 from trainer.split import write_index
 
-_MANIFEST = "manifest.json"
 _LOOK_AGAIN_S = 1.0
-# Files up to this size together are read here; more are read by tasks, on all nodes.
-_HASHED_HERE_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """Prepared data; `fresh` when this call made it, else it was there."""
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    fresh: bool
 
 
 def prepare(
@@ -84,18 +72,15 @@ def prepare(
     folder, aside = cache / "prepared" / key, cache / "preparing" / key
     # Runs of a sweep begin at the same moment, and need the same.
     with _alone(folder, progress):
-        if (folder / _MANIFEST).is_file():
-            manifest = read_manifest(folder)
-            Failures.of(manifest, recipe.data.max_failed).check()
-            note_use(folder)
-            return Prepared(folder=folder, manifest=manifest, fresh=False)
+        if (found := prepared_in(folder, recipe)) is not None:
+            return found
         _check_tokenizer(recipe, base_folder)
         try:
             (aside / "work").mkdir(parents=True, exist_ok=True)
             folder.parent.mkdir(exist_ok=True)
             for line in recognised(recipe, sources):
                 tell(line)
-            if (aside / _MANIFEST).is_file():  # which is written when all else is
+            if (aside / MANIFEST).is_file():  # which is written when all else is
                 manifest = read_manifest(aside)
             else:
                 manifest = _make(aside, recipe, base_folder, sources, entries, progress)
@@ -118,7 +103,7 @@ class _Hashing:
 
 
 def _hash_all(sources: Sequence[Source], *, recipe: Recipe, progress: Progress) -> list[str]:
-    if sum(source.bytes for source in sources) <= _HASHED_HERE_BYTES:
+    if sum(source.bytes for source in sources) <= HASHED_HERE_BYTES:
         return hash_here(sources)
     items = [_Hashing(number=number, source=source) for number, source in enumerate(sources)]
     nowhere = Context(recipe=recipe, tokenizer_folder="", work=Path())
@@ -144,7 +129,7 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
     told = False
     try:
         locks.mkdir(parents=True, exist_ok=True)
-        while not (folder / _MANIFEST).is_file():
+        while not (folder / MANIFEST).is_file():
             with suppress(Timeout):
                 lock.acquire(timeout=_LOOK_AGAIN_S)
                 break
@@ -214,7 +199,7 @@ def _make(
     prompts = [prompt for report in second for prompt in report["prompts"]]
     lines_of_prompts = [json.dumps(p, ensure_ascii=False) + "\n" for p in prompts[:PROMPTS_KEPT]]
     write_whole(aside / "prompts.jsonl", "".join(lines_of_prompts))
-    write_whole(aside / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
+    write_whole(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest
 
 
