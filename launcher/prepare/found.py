@@ -52,8 +52,8 @@ def find_prepared(recipe: Recipe, *, base_folder: Path, cache: Path) -> Prepared
 def look_for_prepared(
     recipe: Recipe, sources: Sequence[Source], *, base_folder: Path, cache: Path
 ) -> Path | None:
-    """The folder of a recipe's prepared data if it is there, for who only looks: nothing is written,
-    and sources that are not known are read only where that takes a tenth of a second."""
+    """The folder of a recipe's prepared data if it is there, for who only looks: nothing is
+    written, and sources that are not known are read only where that takes a tenth of a second."""
     folder = folder_for(
         recipe,
         sources,
