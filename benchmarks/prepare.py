@@ -8,8 +8,8 @@ import os
 import shutil
 import statistics
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import yaml
 from adapters.base_ref import locate
 from benchmarks.commands import SHOAL
 from benchmarks.review_rows import write_rows
+from benchmarks.taken import Taken, take
 from cluster.process import run
 from recipes.base import Base
 from recipes.storage import default_cache
@@ -91,29 +92,31 @@ def _recipe(folder: Path, file: Path, **data: Any) -> Path:
 
 def _against_datasets(folder: Path, file: Path, cores: int) -> dict[str, Any]:
     """Both commands from their start to their end, in turn: rows per second, and the ratios."""
-    ours: list[float] = []
-    theirs: list[float] = []
-    with_our_cut: list[float] = []
+    ours: list[Taken] = []
+    theirs: list[Taken] = []
+    with_our_cut: list[Taken] = []
     for number in range(_ROUNDS):
         recipe = _recipe(folder, file)
         ours.append(_shoal(recipe))
         manifest = _manifest(folder)
-        for cutter, times in (("jieba", theirs), ("shoal", with_our_cut)):
-            seconds, told = _datasets(folder, recipe, cores, cutter)
-            times.append(seconds)
+        for cutter, found in (("jieba", theirs), ("shoal", with_our_cut)):
+            taken, told = _datasets(folder, recipe, cores, cutter)
+            found.append(taken)
             assert told["rows"] == manifest["rows_read"]
         print(f"  {file.stem} rows: round {number + 1} of {_ROUNDS} done", file=sys.stderr)
     rows, train = manifest["rows_read"], manifest["splits"]["train"]
     return {
         "rows": rows,
         "bytes": file.stat().st_size,
-        "ratio": _ratio(theirs, ours),
-        "ratio_with_shoals_words": _ratio(with_our_cut, ours),
-        "shoal_rows_per_s": rows / statistics.median(ours),
-        "datasets_rows_per_s": rows / statistics.median(theirs),
-        "shoal_s": ours,
-        "datasets_s": theirs,
-        "datasets_with_shoals_words_s": with_our_cut,
+        "ratio": _ratio(theirs, ours, "seconds"),
+        "ratio_with_shoals_words": _ratio(with_our_cut, ours, "seconds"),
+        "cpu_ratio": _ratio(theirs, ours, "cpu_s"),
+        "cpu_ratio_with_shoals_words": _ratio(with_our_cut, ours, "cpu_s"),
+        "shoal_rows_per_s": rows / statistics.median(one.seconds for one in ours),
+        "datasets_rows_per_s": rows / statistics.median(one.seconds for one in theirs),
+        "shoal": [asdict(one) for one in ours],
+        "datasets": [asdict(one) for one in theirs],
+        "datasets_with_shoals_words": [asdict(one) for one in with_our_cut],
         "shoal_tokens": train["tokens"],
         "datasets_tokens": told["tokens"],
         "duplicates": manifest["rejected"].get("duplicate", 0),
@@ -121,12 +124,14 @@ def _against_datasets(folder: Path, file: Path, cores: int) -> dict[str, Any]:
     }
 
 
-def _ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+def _ratio(slower: Sequence[Taken], faster: Sequence[Taken], what: str) -> float:
     """The median over the rounds."""
-    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+    pairs = zip(slower, faster, strict=True)
+    ratios: list[float] = [getattr(a, what) / getattr(b, what) for a, b in pairs]
+    return statistics.median(ratios)
 
 
-def _datasets(folder: Path, recipe: Path, cores: int, cutter: str) -> tuple[float, dict[str, Any]]:
+def _datasets(folder: Path, recipe: Path, cores: int, cutter: str) -> tuple[Taken, dict[str, Any]]:
     result, cache = folder / "datasets.json", folder / "datasets"
     shutil.rmtree(cache, ignore_errors=True)
     command = [
@@ -135,18 +140,12 @@ def _datasets(folder: Path, recipe: Path, cores: int, cutter: str) -> tuple[floa
     ]
     env = {"HF_DATASETS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     root = Path(__file__).parent.parent
-    seconds = _seconds(command, root, env)
-    return seconds, json.loads(result.read_text(encoding="utf-8"))
+    taken = take(command, root, timeout_s=_TIMEOUT_S, env=env)
+    return taken, json.loads(result.read_text(encoding="utf-8"))
 
 
-def _shoal(recipe: Path) -> float:
-    return _seconds([SHOAL, "prepare", str(recipe)], recipe.parent)
-
-
-def _seconds(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> float:
-    begin = time.perf_counter()
-    run(command, timeout_s=_TIMEOUT_S, cwd=folder, env=env)
-    return time.perf_counter() - begin
+def _shoal(recipe: Path) -> Taken:
+    return take([SHOAL, "prepare", str(recipe)], recipe.parent, timeout_s=_TIMEOUT_S)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -158,14 +157,17 @@ def _second_run(folder: Path, file: Path) -> dict[str, Any]:
     """`shoal prepare` that finds its data, beside one that only tells its options."""
     recipe = _recipe(folder, file)
     _shoal(recipe)
-    found, started = [], []
+    found: list[float] = []
+    started: list[float] = []
     for _ in range(_SECOND_RUNS):
-        found.append(_shoal(recipe))
-        started.append(_seconds([SHOAL, "prepare", "--help"], folder))
+        found.append(_shoal(recipe).seconds)
+        told = take([SHOAL, "prepare", "--help"], folder, timeout_s=_TIMEOUT_S)
+        started.append(told.seconds)
+    beyond = [a - b for a, b in zip(found, started, strict=True)]
     return {
         "seconds": statistics.median(found),
         "of_it_start_of_the_command_s": statistics.median(started),
-        "beyond_the_start_s": statistics.median(a - b for a, b in zip(found, started, strict=True)),
+        "beyond_the_start_s": statistics.median(beyond),
     }
 
 

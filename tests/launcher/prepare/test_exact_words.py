@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,9 +53,6 @@ def test_every_word_is_the_one_of_jieba(jieba_itself: Any, texts: list[str], hmm
 def test_of_two_ways_alike_the_longer_word_is_taken():
     """As jieba takes the last of those with the same probability."""
 
-    class Two:
-        FREQ = {"甲": 10, "甲乙": 1, "乙": 1}
-        total = 10
-
-    # log(10/10) + log(1/10) for both.
-    assert exact_cutter(Two, False)("甲乙") == ["甲乙"]
+    # log(10/10) + log(1/10), and log(1/10).
+    two = SimpleNamespace(FREQ={"甲": 10, "甲乙": 1, "乙": 1}, total=10)
+    assert exact_cutter(two, False)("甲乙") == ["甲乙"]
