@@ -53,7 +53,7 @@ docs: $(VENV)/.test
 	$(BIN)/python -m recipes.reference
 
 bench: $(VENV)/.samples $(VENV)/.bench
-	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews
+	$(BIN)/shoal samples smollm2-135m-instruct movie_reviews reviews_zh
 	$(BIN)/python -m benchmarks
 
 bench-gpu: $(VENV)/.gpu

@@ -54,7 +54,7 @@ class ObjectStore:
 
     def put(self, name: str, content: bytes) -> None:
         def write() -> None:
-            with self._files.open_output_stream(self._path(name)) as stream:
+            with self._writing(name) as stream:
                 stream.write(content)
 
         self._try(name, write)
@@ -64,7 +64,7 @@ class ObjectStore:
 
         def write() -> None:
             # Opened first: a file that is not there must not become an empty object.
-            with file.open("rb") as source, self._files.open_output_stream(self._path(name)) as to:
+            with file.open("rb") as source, self._writing(name) as to:
                 while part := source.read(_PART_BYTES):
                     to.write(part)
 
@@ -75,7 +75,7 @@ class ObjectStore:
 
         def read() -> bytes | None:
             try:
-                with self._files.open_input_stream(self._path(name)) as stream:
+                with self._reading(name) as stream:
                     content: bytes = stream.read()
             except FileNotFoundError:
                 return None
@@ -87,7 +87,7 @@ class ObjectStore:
         """Download an object of any size."""
 
         def read() -> None:
-            with self._files.open_input_stream(self._path(name)) as source, file.open("wb") as to:
+            with self._reading(name) as source, file.open("wb") as to:
                 while part := source.read(_PART_BYTES):
                     to.write(part)
 
@@ -150,6 +150,13 @@ class ObjectStore:
             for info in found
         ]
         return sorted(sizes, key=lambda one: one[0])
+
+    # Arrow would pack and unpack what is called .gz.
+    def _writing(self, name: str) -> Any:
+        return self._files.open_output_stream(self._path(name), compression=None)
+
+    def _reading(self, name: str) -> Any:
+        return self._files.open_input_stream(self._path(name), compression=None)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

@@ -13,6 +13,7 @@ from benchmarks import (
     checkpoint_bytes,
     kinds,
     load_memory,
+    prepare,
     resilience,
     scale,
     step_time,
@@ -26,6 +27,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "kinds": kinds.measure,
     "against_trl": against_trl.measure,
     "load_memory": load_memory.measure,
+    "prepare": prepare.measure,
     "scale": scale.measure,
 }
 

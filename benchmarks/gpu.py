@@ -131,7 +131,7 @@ def measure(
             order=order,
             num_steps=steps,
             pad_token_id=0,
-            mixture=["random"],
+            mixture=(),
             pulse=Pulse(),
             stop_requested=lambda: False,
             save_due=lambda: False,

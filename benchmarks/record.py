@@ -12,7 +12,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
-_PACKAGES = ("torch", "deepspeed", "transformers", "peft", "ray", "trl", "liger-kernel")
+_PACKAGES = ("torch", "deepspeed", "transformers", "peft", "ray", "trl", "datasets", "liger-kernel")
 
 
 def write_result(name: str, figures: dict[str, Any], *, device: str | None = None) -> None:

@@ -32,7 +32,7 @@ def prepare(
     from launcher.terminal import open_display
 
     kept = "what is prepared so far stays, and the same command goes on from there"
-    with interruptible(kept, "later"), open_display() as display:
+    with interruptible(kept, "run it again"), open_display() as display:
         prepared = session.prepare(load(recipe, overrides or []), display, verify=verify)
     display.line(f"Prepared data lies in {prepared.folder}")
     display.line(f"Look at it with: shoal inspect {prepared.folder.name[:12]}")
@@ -79,3 +79,44 @@ def cache(
         remove_from_cache(folder, wanted, dry_run=dry_run, yes=yes, force=force)
     else:
         list_cache(folder, wanted, as_json=json)
+
+
+@data.command()
+def inspect(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|KEY|FOLDER",
+            help="A recipe or run; the beginning of a key, see shoal cache; a prepared folder.",
+        ),
+    ],
+    overrides: OverridesArgument = None,
+    samples: Annotated[
+        int, typer.Option(help="Sequences to show; with --rejected, rows for each reason.", min=0)
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="Chooses the sequences.", min=0)] = 0,
+    split: Annotated[str | None, typer.Option(help="train (default) or held_out.")] = None,
+    row: Annotated[int | None, typer.Option(help="Show this sequence, whole.", min=0)] = None,
+    sample: Annotated[int | None, typer.Option(help="Show this sample, by its id.")] = None,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Show rows set aside.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Show rows set aside for this reason.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write it as one page.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    cache_folder: CacheOption = None,
+) -> None:
+    """Look at prepared data: counts, lengths, and samples as the model sees them."""
+    from launcher.inspection.command import Wanted
+    from launcher.inspection.command import inspect as show
+
+    wanted = Wanted(
+        samples=samples,
+        seed=seed,
+        split=split,
+        row=row,
+        sample=sample,
+        rejected=rejected or reason is not None,
+        reason=reason,
+    )
+    show(what, overrides or [], wanted, cache=cache_folder, html=html, as_json=json)

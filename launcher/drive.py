@@ -20,13 +20,13 @@ from ray.exceptions import RayError
 
 from cluster import nodes
 from cluster.ray_cluster import Connection
+from launcher.access import Access
 from launcher.faults import AttemptFailedError, Whereabouts, fault_of
 from launcher.log_files import rank_log
 from launcher.mailbox import MailboxReporter, open_mailbox, start_beating
 from launcher.policy import Fault, means_the_limit, must_stop
 from launcher.signals import Wishes
 from launcher.watch import Watch
-from recipes import environment
 from recipes.errors import ClusterError, TrainingError
 
 if TYPE_CHECKING:
@@ -252,7 +252,11 @@ def _trainer(job: Job, crew: Crew, mailbox: Any) -> TorchTrainer:
         per_worker["GPU"] = 1
     return TorchTrainer(
         _rank_main,  # type: ignore[arg-type]
-        train_loop_config={"job": job, "mailbox": mailbox, "access": _Access.of(job)},
+        train_loop_config={
+            "job": job,
+            "mailbox": mailbox,
+            "access": Access.of(job.recipe, [job.address]),
+        },
         torch_config=TorchConfig(
             backend="nccl" if crew.gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S
         ),
@@ -293,24 +297,10 @@ def _worker_environment(gpu: bool, threads: int) -> dict[str, str]:
     return own | {name: os.environ[name] for name in passed_on if name in os.environ}
 
 
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """The variables that a run's ranks are given: those that its recipe names, and what opens its
-    object storage. Not in Ray's runtime environment, which Ray writes down and shows; for the same
-    reason it shows nothing of itself."""
-
-    variables: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, job: Job) -> _Access:
-        named = environment.values(job.recipe.cluster.env)
-        return cls(named if job.address is None else named | environment.for_storage())
-
-
 def _rank_main(config: Mapping[str, Any]) -> dict[str, Any]:
     """The training function of Ray Train, on each worker."""
     job: Job = config["job"]
-    os.environ.update(config["access"].variables)
+    config["access"].use()
     import ray.train
 
     rank = ray.train.get_context().get_world_rank()

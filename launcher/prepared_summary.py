@@ -30,7 +30,8 @@ def lines(prepared: Prepared) -> Iterator[str]:
     rejected = manifest["rejected"]
     if rejected:
         reasons = _listed(rejected, _REASONS_SHOWN)
-        yield f"  set aside: {reasons} (see {prepared.folder / 'rejected'})"
+        look = f"shoal inspect {prepared.folder.name[:12]} --rejected"
+        yield f"  set aside: {reasons}; look at them with: {look}"
 
 
 def _samples(manifest: Mapping[str, Any], *, fresh: bool) -> str:

@@ -137,7 +137,7 @@ def _trained_on(recipe: Recipe) -> Sample | None:
             for raw in read(unit):
                 try:
                     if raw.columns is not None:
-                        return to_sample(raw.columns, recipe)
+                        return to_sample(raw.columns, recipe, unit.source.spec)
                 except Unusable:
                     continue
     except (DataError, OSError):

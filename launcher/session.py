@@ -21,7 +21,7 @@ from launcher import prepared_summary, runs
 from launcher.common_ground import check_nodes, make_folders
 from launcher.following import followed
 from launcher.plan import record
-from launcher.prepare import Prepared, find_sources
+from launcher.prepare import Prepared, find_prepared, find_sources
 from launcher.prepare import prepare as prepare_data
 from launcher.prepare.usage import note_run
 from launcher.requests import ask_to_stop, forget, heard
@@ -72,10 +72,16 @@ def _base_folder(recipe: Recipe, display: Display) -> Path:
 def prepare(loaded: LoadedRecipe, display: Display, *, verify: bool = False) -> Prepared:
     """Prepare a recipe's data, or find it prepared. With `verify` its sources are read whole, even
     if they look as they did when they were last read."""
-    from cluster.ray_cluster import connected
-
     recipe = loaded.recipe
     base_folder = _base_folder(recipe, display)
+    # To start Ray takes longer than all the rest where the data is there.
+    cache = Path(recipe.storage.cache)
+    found = None if verify else find_prepared(recipe, base_folder=base_folder, cache=cache)
+    if found is not None:
+        _tell(found, display)
+        return found
+    from cluster.ray_cluster import connected
+
     with connected_with_display(connected, recipe, display):
         return _prepare(recipe, base_folder, display, verify=verify)
 
@@ -126,7 +132,7 @@ def _run(
         check_nodes(recipe, make_folders(storage, cache), base_folder, display)
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
-        _check_found(prepared)
+        check_trained(prepared)
         import_ray_train()
         work = cache if address.is_address(storage) else Path(storage)
         check_room(recipe, free_bytes(work), preflight.land())
@@ -288,9 +294,13 @@ def _prepare(
         verify=verify,
         tell=display.line,
     )
+    _tell(prepared, display)
+    return prepared
+
+
+def _tell(prepared: Prepared, display: Display) -> None:
     for line in prepared_summary.lines(prepared):
         display.line(line)
-    return prepared
 
 
 def _check_said(recipe: Recipe) -> None:
@@ -303,8 +313,8 @@ def _check_said(recipe: Recipe) -> None:
             )
 
 
-def _check_found(prepared: Prepared) -> None:
-    """The same for rows of such a shape that the recipe does not name."""
+def check_trained(prepared: Prepared) -> None:
+    """Raises `DataError` for rows of such a shape that the recipe does not name."""
     for shape in prepared.manifest["only_prepared"]:
         raise DataError(
             f"data: rows hold {ONLY_PREPARED[shape]} (format {shape}). They were prepared in "

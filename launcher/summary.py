@@ -12,7 +12,8 @@ from launcher.session import Outcome
 from launcher.terminal import Display
 from recipes.address import is_address
 
-_SCORES = ("accuracy", "f1", "loss", "perplexity")
+_SCORES = ("accuracy", "exact_match", "f1", "f1_micro", "loss", "perplexity")
+_SCORES_OF_SOURCES = ("accuracy", "exact_match", "loss")
 
 
 def show_outcome(outcome: Outcome, display: Display) -> None:
@@ -43,14 +44,26 @@ def show_scores(
     measured = [found for found in (before, after) if found is not None]
     if not measured:
         return
-    names = [name for name in _SCORES if name in measured[-1]["scores"]]
-    count = int(measured[-1]["scores"]["rows"])
+    last = measured[-1]
+    names = [name for name in _SCORES if name in last["scores"]]
+    count = int(last["scores"]["rows"])
     rows = [[name, _score(before, name), _score(after, name)] for name in names]
+    # A run that an earlier shoal began tells no sources.
+    for source, told in last.get("sources", {}).items():
+        samples = f"of {int(told['samples'])} from {source}"
+        rows += [
+            [f"{name} {samples}", _score(before, name, source), _score(after, name, source)]
+            for name in _SCORES_OF_SOURCES
+            if name in told
+        ]
     display.table(f"\nOn {count} held-out samples", ["", "before", "after"], rows)
 
 
-def _score(found: Mapping[str, Any] | None, name: str) -> str:
-    return "–" if found is None else f"{found['scores'][name]:.3f}"
+def _score(found: Mapping[str, Any] | None, name: str, source: str | None = None) -> str:
+    if found is None:
+        return "–"
+    scores = found["scores"] if source is None else found.get("sources", {}).get(source, {})
+    return f"{scores[name]:.3f}" if name in scores else "–"
 
 
 def _show_answers(

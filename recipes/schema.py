@@ -146,9 +146,9 @@ def describe(kind: Any) -> str:
     if typing.get_origin(kind) is dict:
         return f"names, each with {describe(typing.get_args(kind)[1])}"
     if typing.get_origin(kind) is list:
-        (item,) = typing.get_args(kind)
-        if dataclasses.is_dataclass(item):
-            return f"a list, each {item.described}"
+        item: Any = typing.get_args(kind)[0]
+        if (described := getattr(item, "described", None)) is not None:
+            return f"a list, each {described}"
         words = describe(item)
         return f"a list, each {words}"
     return _WORDS[kind]

@@ -121,10 +121,7 @@ def build_engine(
     kernels = put_into(base.model, kernels)
     attached = attach(base, recipe.adapter, task=recipe.task, seed=recipe.seed, steps=num_steps)
     if recipe.data.chat_template is not None:
-        # It is saved with the adapter, or whoever asks the adapter would write chats otherwise.
-        template = read_template(recipe.data.chat_template)
-        tokenizer = load_tokenizer(base.folder, base.new_tokens, template)
-        attached = replace(attached, tokenizer=tokenizer)
+        attached = _with_template(attached, base, recipe.data.chat_template)
     model = attached.model
     if dtype == torch.bfloat16:
         _leave_casting_to_autocast(model)
@@ -157,6 +154,13 @@ def build_engine(
         first_values=first_values,
         sharded_loading=sharded_loading,
     )
+
+
+def _with_template(attached: Attached, base: LoadedBase, file: str) -> Attached:
+    """The recipe's own chat template is saved with the adapter, or whoever asks the adapter would
+    write chats in another way than it was trained on."""
+    tokenizer = load_tokenizer(base.folder, base.new_tokens, read_template(file))
+    return replace(attached, tokenizer=tokenizer)
 
 
 def _lower_after_steps(optimizer: torch.optim.Optimizer, ranks: Ranks, *, first: int) -> None:

@@ -35,8 +35,8 @@ class StepResult:
     stop: bool  # rank 0 was asked to stop
     save: bool  # rank 0 wishes a checkpoint
     sources: Mapping[str, float]
-    """Of the sources that the step had tokens of, the loss by name; empty where there is one source
-    alone, or a fused loss, which knows the sum of a micro-batch and nothing else."""
+    """Of the sources that the step had tokens of, the loss by name; empty where there is one to
+    train on, or a fused loss, which knows the sum of a micro-batch and nothing else."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Loop:
     num_steps: int
     pad_token_id: int
     mixture: Sequence[str]
-    """Names of the sources."""
+    """Names of the sources by their numbers, if losses are to be told by them; else empty."""
     pulse: Pulse
     stop_requested: Callable[[], bool]
     """Asked by rank 0 after every step; all ranks learn the answer in the step's result."""
@@ -109,7 +109,7 @@ class Loop:
             else:
                 norm = self.engine.backward_and_step(loss * scale, rate)
             loss_sum += loss.detach()
-            if losses is not None and weighs and len(self.mixture) > 1:
+            if losses is not None and weighs and self.mixture:
                 by_source += sums_by_source(losses, batch, len(self.mixture))
             tokens += batch.num_tokens if weighs else 0
         self.pulse.mark("adding up", step + 1)
@@ -134,7 +134,7 @@ class Loop:
         torch.manual_seed(mixed % 2**63)
 
     def _by_source(self, sums: torch.Tensor) -> dict[str, float]:
-        losses, counts = sums.view(2, -1).tolist()
+        losses, counts = sums.view(2, len(self.mixture)).tolist()
         return {
             name: loss / count
             for name, loss, count in zip(self.mixture, losses, counts, strict=True)

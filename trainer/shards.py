@@ -139,6 +139,11 @@ class Shard:
         within = place - (self._ends[number - 1] if number else 0)
         return _row(self._columns[number], within)
 
+    def sample_lengths(self) -> Numbers:
+        """Tokens of each sample in the file: int32, shape (samples,). Reads nothing else."""
+        parts = [columns["lengths"][0] for columns in self._columns]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
     def indexed(self) -> Iterator[dict[str, Numbers]]:
         """What the index keeps of the rows, part by part; a part's samples end in the part."""
         for columns in self._columns:

@@ -192,7 +192,7 @@ class _Rank:
             order=self.order,
             num_steps=self.num_steps,
             pad_token_id=self.pad_token_id,
-            mixture=self.mixture,
+            mixture=self.mixture if len(self.recipe.data.train) > 1 else (),
             pulse=self.pulse,
             stop_requested=self.reporter.stop_requested,
             save_due=self._save_due,

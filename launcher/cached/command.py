@@ -63,7 +63,8 @@ def remove_from_cache(
     )
     going: list[Entry] = []
     kept: list[tuple[Entry, str]] = []
-    for entry in (*prepared, *partial):
+    every: list[Entry] = [*prepared, *partial]
+    for entry in every:
         why = why_kept(entry)
         # What is being made goes at no one's word.
         if why is None or (force and entry in prepared):

@@ -78,7 +78,7 @@ _OTHERS = {
 
 def prepared_entries(cache: Path) -> list[PreparedEntry]:
     """All prepared data, that which was used last first."""
-    folders = [file.parent for file in (cache / "prepared").glob("*/manifest.json")]
+    folders = [file.parent for file in (cache / "prepared").glob("[!.]*/manifest.json")]
     runs = {folder: [run for run in noted_runs(folder) if is_run(run)] for folder in folders}
     users = _users([run for found in runs.values() for run in found])
     entries = [

@@ -57,7 +57,7 @@ def choose(
     if not wanted.says_something:
         return list(prepared), list(partial)
     by_key: dict[str, None] = {}
-    known = {entry.key for entry in (*prepared, *partial)}
+    known = {entry.key for entry in prepared} | {entry.key for entry in partial}
     for begin in wanted.keys:
         by_key[one_key(begin, known)] = None
     unused = wanted.unused_s
@@ -108,19 +108,19 @@ def remove(cache: Path, entry: Entry) -> None:
 
     Raises `StorageError` when it is being made, or cannot be removed.
     """
-    aside = (cache / "prepared") / f".{entry.key}{REMOVED}"
+    aside = cache / "prepared" / f".{entry.key}{REMOVED}"
     lock = lock_of(cache, entry.key)
     try:
         (cache / "locks").mkdir(exist_ok=True)
         with lock.acquire(timeout=0):
-            shutil.rmtree(aside, ignore_errors=True)
             if entry.folder != aside:
+                if aside.exists():
+                    shutil.rmtree(aside)
                 aside.parent.mkdir(exist_ok=True)
                 os.replace(entry.folder, aside)
             if isinstance(entry, PreparedEntry):
                 forget_runs(entry.folder)
-            if aside.exists():
-                shutil.rmtree(aside)
+            shutil.rmtree(aside)
     except Timeout:
         raise StorageError(f"{entry.folder}: is being prepared now, and stays") from None
     except OSError as error:

@@ -66,6 +66,8 @@ def show(run: Path, plan: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {pair.what:<22} {predicted:>14} {found:>14} {off:>9}"
     if measured is not None and measured.get("step_s") is not None:
         yield f"  {'a step, median':<22} {'–':>14} {measured['step_s']:>12.3f} s {'–':>9}"
+    if measured is not None and measured.get("data_wait") is not None:
+        yield f"  {'waiting for rows':<22} {'–':>14} {measured['data_wait']:>14.2%} {'–':>9}"
 
 
 def _text(pair: Pair, value: float | None) -> str:

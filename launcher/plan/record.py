@@ -33,6 +33,8 @@ class Measured:
     tokens: int
     step_s: float | None
     """Median."""
+    data_wait: float | None
+    """Share of the steps' time in which ranks waited for their rows."""
     checkpoint_bytes: int | None
     host_bytes: Sequence[int]
     """Most resident memory of each rank, over all attempts that came to an end."""
@@ -89,6 +91,7 @@ def measure(run_dir: Path) -> Measured:
         samples=_samples(run_dir, len(steps)),
         tokens=sum(step["tokens"] for step in steps),
         step_s=statistics.median(step["seconds"] for step in steps) if steps else None,
+        data_wait=_data_wait(steps),
         checkpoint_bytes=saved[-1]["bytes"] if saved else None,
         host_bytes=_most(peaks, "host_bytes"),
         device_bytes=_most(peaks, "device_bytes"),
@@ -103,10 +106,18 @@ def as_dict(measured: Measured) -> dict[str, Any]:
         "samples": measured.samples,
         "tokens": measured.tokens,
         "step_s": measured.step_s,
+        "data_wait": measured.data_wait,
         "checkpoint_bytes": measured.checkpoint_bytes,
         "host_bytes": list(measured.host_bytes),
         "device_bytes": list(measured.device_bytes),
     }
+
+
+def _data_wait(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    # Steps that an earlier shoal took do not tell.
+    told = [step for step in steps if "data_wait_s" in step]
+    seconds = sum(step["seconds"] for step in told)
+    return sum(step["data_wait_s"] for step in told) / seconds if seconds else None
 
 
 def _samples(run_dir: Path, steps: int) -> int:

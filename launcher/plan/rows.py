@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ from trainer.split import open_split
 # Sources up to this size are hashed to find their prepared data, in about a tenth of a second.
 _HASHED_BYTES = 64 * 2**20
 _LOOKED_AT_BYTES = 2**20
+_LOOKED_AT_ROWS = 10_000  # of files that are read whole
+_PACKED = 3.0  # how many times gzip and zstd make texts smaller
 # English takes 4 characters a token, Chinese about 1.5 characters of 3 bytes.
 _TEXT_BYTES_PER_TOKEN = 4.0
 # The marks of roles and the system message that a chat's template writes.
@@ -70,7 +74,7 @@ def find_prepared(
         sum(source.bytes for source in sources) > _HASHED_BYTES
     ):
         return None
-    entries = digests.of(sources, hash_here)
+    entries = digests.of(sources, hash_here, remember=False)
     folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
     return folder if (folder / "manifest.json").is_file() else None
 
@@ -100,10 +104,11 @@ def estimate_rows(recipe: Recipe, sources: Sequence[Source]) -> Rows:
 
     Duplicates and rows that will be set aside are not known yet, so these are rather too many.
     """
-    lengths = {
-        split: [_estimate(recipe, source) for source in sources if source.split == split]
-        for split in ("train", "held_out")
-    }
+    lengths: dict[str, list[Numbers]] = {"train": [], "held_out": []}
+    for (split, _), files in groupby(sources, key=lambda source: (source.split, source.entry)):
+        entry = list(files)
+        found = _joined([_estimate(recipe, source) for source in entry])
+        lengths[split].append(found[: entry[0].spec.limit])
     train = _joined(lengths["train"])
     held_out = _joined(lengths["held_out"])
     share = recipe.data.held_out_fraction
@@ -141,32 +146,46 @@ def _as_rows(recipe: Recipe, samples: Numbers) -> dict[str, Numbers]:
 
 def _estimate(recipe: Recipe, source: Source) -> Numbers:
     """Estimated tokens of each sample of a file: those of its beginning, over and over."""
-    parts = units([source], _LOOKED_AT_BYTES)
-    if not parts:
+    # Rows are counted for a limit, which is one of all files of an entry.
+    parts = units([replace(source, spec=replace(source.spec, limit=None))], _LOOKED_AT_BYTES)
+    seen = _look(recipe, parts[0]) if parts else _Seen()
+    if not seen.tokens:
         return np.zeros(0, np.int64)
-    first = parts[0]
-    seen = _sample_tokens(recipe, first)
-    if not seen:
-        return np.zeros(0, np.int64)
-    count = round(len(seen) * _times(source, first))
-    return np.resize(np.array(seen, np.int64), count)
+    count = round(len(seen.tokens) * _times(source, parts, seen))
+    return np.resize(np.array(seen.tokens, np.int64), count)
 
 
-def _times(source: Source, first: Unit) -> float:
-    """How many times a file is as large as its first unit."""
-    if source.kind == "parquet" and first.end:
+@dataclass(slots=True)
+class _Seen:
+    """The beginning of a file; `bytes` are those of its rows as JSON."""
+
+    tokens: list[int] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+
+
+def _times(source: Source, parts: Sequence[Unit], seen: _Seen) -> float:
+    """How many times a file is as large as what was seen of its first unit."""
+    if source.kind == "parquet" and source.compression is None:
         with open_parquet(source) as file:
-            groups = file.metadata
-            rows = sum(groups.row_group(group).num_rows for group in range(first.begin, first.end))
-            return float(groups.num_rows / max(1, rows))
-    return source.bytes / first.end if first.end else 1.0
+            return float(file.metadata.num_rows / seen.rows)
+    if seen.rows == _LOOKED_AT_ROWS:
+        size = source.bytes * (_PACKED if source.compression else 1.0)
+        return max(1.0, size / seen.bytes)
+    if source.kind in ("json_lines", "text") and parts[0].end:
+        return source.bytes / parts[0].end
+    return float(len(parts))
 
 
-def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
-    found = []
-    for raw in read(unit):
+def _look(recipe: Recipe, unit: Unit) -> _Seen:
+    seen = _Seen()
+    for raw in islice(read(unit), _LOOKED_AT_ROWS):
+        seen.rows += 1
+        seen.bytes += len(raw.raw)
         if raw.columns is None:
             continue
+        row = json.dumps(raw.columns, ensure_ascii=False, default=str)
+        seen.bytes += len(row.encode("utf-8", "replace"))
         try:
             sample = to_sample(raw.columns, recipe, unit.source.spec)
         except Unusable:
@@ -177,5 +196,5 @@ def _sample_tokens(recipe: Recipe, unit: Unit) -> list[int]:
         else:
             texts, extra = [sample.texts()], 2
         text_bytes = sum(len(text.encode()) for text in texts)
-        found.append(extra + math.ceil(text_bytes / _TEXT_BYTES_PER_TOKEN))
-    return found
+        seen.tokens.append(extra + math.ceil(text_bytes / _TEXT_BYTES_PER_TOKEN))
+    return seen

@@ -42,7 +42,7 @@ class Asking:
 
     recipe: Recipe
     tokenizer_folder: str
-    chat_template: str | None
+    chat_template: str | None = None
     """Text of the one to use instead of the tokenizer's own."""
     work: Path
     way: Way

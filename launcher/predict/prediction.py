@@ -16,6 +16,7 @@ from pathlib import Path
 from adapters.base_ref import read_config
 from adapters.quiet import unheard
 from adapters.tokenizer import has_chat_template
+from launcher.access import Access
 from launcher.chosen import choose, opening_of
 from launcher.common_ground import check_nodes
 from launcher.predict.answering import Answered, Answerer, Answering, Judged, Slice
@@ -93,7 +94,11 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
             max_new_tokens=wanted.max_new_tokens,
         )
         asked = run_on_ray(
-            ask_unit, parts, asking, lambda done, total: display.phase("reading", done, total)
+            ask_unit,
+            parts,
+            asking,
+            lambda done, total: display.phase("reading", done, total),
+            access=Access.of(recipe, [part.source.address for part in parts]),
         )
         unusable = _check_usable(wanted, asked)
         answering = Answering(

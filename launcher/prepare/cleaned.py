@@ -23,6 +23,7 @@ from launcher.prepare.reading import RawRow, read
 from launcher.prepare.runs import PREFIXES, prefixes, write_run
 from launcher.prepare.shapes import to_sample
 from launcher.prepare.shapes.images import keep_in
+from launcher.prepare.shapes.sample import digest_of
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
@@ -144,8 +145,8 @@ def _samples(
         seen.has_several |= sample.labels is not None
         if sample.only_prepared is not None:
             seen.only_prepared.add(sample.only_prepared)
-        seen.keys.append((sample.question_digest(), sample.digest(), len(seen.keys), held_out))
         text = sample.to_json()
+        seen.keys.append((sample.question_digest(), digest_of(text), len(seen.keys), held_out))
         seen.text_bytes += len(text)
         yield {"number": raw.number, "sample": text}
     seen.lines = rows.lines

@@ -64,14 +64,19 @@ class Digests:
         return self.folder / f"{name[:32]}.json"
 
     def of(
-        self, sources: Sequence[Source], hash_all: Hasher, *, verify: bool = False
+        self,
+        sources: Sequence[Source],
+        hash_all: Hasher,
+        *,
+        verify: bool = False,
+        remember: bool = True,
     ) -> list[dict[str, Any]]:
         """What the manifest keeps of each source. Those that are not known are read, and with
-        `verify` all are."""
+        `verify` all are; who only looks does not `remember` them."""
         found = [None if verify else self.known(source) for source in sources]
         unknown = [source for source, sha256 in zip(sources, found, strict=True) if not sha256]
         read = hash_all(unknown) if unknown else []
-        for source, sha256 in zip(unknown, read, strict=True):
+        for source, sha256 in zip(unknown, read, strict=True) if remember else ():
             self.remember(source, sha256)
         rest = iter(read)
         return [

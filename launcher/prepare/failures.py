@@ -15,6 +15,10 @@ _ROWS_THAT_TELL = 10_000
 _REASONS_SHOWN = 3
 
 
+class UselessRowsError(DataError):
+    """What all rows together are: the same files would always end so."""
+
+
 @dataclass(slots=True)
 class Failures:
     """What failed so far, of how many rows, `most` of which (a share) may."""
@@ -30,7 +34,7 @@ class Failures:
         return cls(most, manifest["rows_read"], Counter(manifest["failed"]))
 
     def add(self, report: Report) -> None:
-        """Count what came of a unit. Raises `DataError` when it is clearly too much."""
+        """Count what came of a unit. Raises `UselessRowsError` when it is clearly too much."""
         self.rows += report["rows"]
         self.reasons.update(report["failed"])
         for reason, examples in report["examples"].items():
@@ -40,7 +44,7 @@ class Failures:
             self.check()
 
     def check(self) -> None:
-        """Raises `DataError` with the commonest reasons when more failed than may."""
+        """Raises `UselessRowsError` with the commonest reasons when more failed than may."""
         failed = self.reasons.total()
         # All of them is another error: nothing is left to train on.
         if failed <= self.most * self.rows or failed == self.rows:
@@ -53,4 +57,4 @@ class Failures:
             lines.append(f"  {count:,} {reason}")
             lines += [f"    {example}" for example in self.examples.get(reason, [])]
         lines.append("Mend the files, name their columns in data.columns, or raise the share")
-        raise DataError("\n".join(lines))
+        raise UselessRowsError("\n".join(lines))

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.prepare.failures import UselessRowsError
 from launcher.prepare.key import PREPARE_VERSION
 from launcher.prepare.mixture import names
 from launcher.prepare.packed import padding
 from launcher.prepare.stage import Report
 from launcher.prepare.tokenized import SPLITS
-from recipes.errors import DataError
 from recipes.recipe import Recipe
 
 _COUNTS = ("samples", "repeated", "left_out_of_mix", "tokens", "supervised")
@@ -114,15 +114,18 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
-    """Raises `DataError` when there is nothing to train on, or nothing that should be held out."""
+    """Raises `UselessRowsError` when there is nothing to train on, or nothing is held out that
+    should be."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
     files = ", ".join(entry["path"] for entry in manifest["sources"])
     if manifest["splits"]["train"]["rows"] == 0:
-        raise DataError(
+        raise UselessRowsError(
             f"data.train: none of {manifest['rows_read']} rows can be trained on "
             f"({reasons or 'there are no rows'}) in {files}"
         )
     if recipe.data.holds_out and manifest["splits"]["held_out"]["rows"] == 0:
         ways = ("held_out", "held_out_fraction", "held_out_column")
         what = next(name for name in ways if getattr(recipe.data, name))
-        raise DataError(f"data.{what}: no usable row is held out ({reasons or 'too few rows'})")
+        raise UselessRowsError(
+            f"data.{what}: no usable row is held out ({reasons or 'too few rows'})"
+        )

@@ -74,15 +74,21 @@ class LocalFiles:
         seen = {os.path.realpath(folder)}
         found = []
         for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-            # A link may lead to where it lies itself.
-            real = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
             folders[:] = [
-                name for name in real if not name.startswith(".") and real[name] not in seen
+                name
+                for name in sorted(folders)
+                if not name.startswith(".") and self._is_new(os.path.join(place, name), seen)
             ]
-            seen.update(real[name] for name in folders)
             files = [os.path.join(place, name) for name in names if not name.startswith(".")]
             found += [self.look(file) for file in files if os.path.isfile(file)]
         return sorted(filter(None, found), key=lambda entry: entry.address)
+
+    def _is_new(self, folder: str, seen: set[str]) -> bool:
+        # A link may lead to where it lies itself, or to a folder that is looked at anyhow.
+        real = os.path.realpath(folder)
+        is_new = real not in seen
+        seen.add(real)
+        return is_new
 
     def children(self, folder: str) -> list[str]:
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -171,9 +177,13 @@ def _remote(root: str, variables: tuple[tuple[str, str], ...]) -> RemoteFiles:
         return RemoteFiles(root, *(_of_pyarrow(root) or _of_fsspec(root)))
 
 
+# Google's library asks again for a quarter of an hour where nothing is said.
+_OPTIONS = dict.fromkeys(("gs", "gcs"), "?retry_limit_seconds=60")
+
+
 def _of_pyarrow(root: str) -> tuple[Any, str] | None:
     try:
-        files, inner = FileSystem.from_uri(root)
+        files, inner = FileSystem.from_uri(root + _OPTIONS.get(root.partition("://")[0], ""))
     except pa.ArrowInvalid as error:
         if "Unrecognized filesystem" in str(error):
             return None

@@ -91,15 +91,14 @@ class Rows:
         }
 
     def prompts(self, sample: Sample, sample_id: int) -> list[dict[str, Any]]:
-        """What a chat asks and what is right, for answers while training; none of a text."""
-        if not sample.messages:
+        """What a chat asks and what is right, for answers while training; none of a text, nor of a
+        chat that cannot be asked."""
+        if not sample.messages or sample.only_prepared is not None:
             return []
         *asked, answer = sample.messages
-        return [
-            {
-                "sample": sample_id,
-                "messages": asked,
-                "answer": answer["content"],
-                "prompt_ids": token_ids(self._tokenizer, asked, tools=sample.tools, prompt=True),
-            }
-        ]
+        try:
+            ids = token_ids(self._tokenizer, asked, tools=sample.tools, prompt=True)
+        except Unusable:  # there are templates that write a whole chat and refuse a part of it
+            return []
+        told = {"sample": sample_id, "messages": asked, "answer": answer["content"]}
+        return [{**told, "prompt_ids": ids}]

@@ -59,7 +59,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _cut(text: str) -> Sequence[str]:
-    return list(cutter("exact", None, True)(text))
+    return cutter("exact", None, True)(text)
 
 
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:

@@ -20,6 +20,8 @@ from recipes.errors import DataError
 
 SplitName = Literal["train", "held_out"]
 
+_CAN_BE_EMPTY = (("json_lines", None), ("text", None), ("csv", None), ("tsv", None))
+_SHOWN = 3
 _SAMPLE = "sample:"
 _LOCAL = "file://"
 
@@ -197,7 +199,8 @@ _MATCHED = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def _usable(entries: Sequence[Entry], where: str, what: str) -> Sequence[Entry]:
-    """The files of known kinds. Those without a byte have no rows, as a writer of parts leaves."""
+    """The files of known kinds. A text without a byte has no rows, as writers of parts leave some;
+    others cannot be whole."""
     known = [
         entry
         for entry in entries
@@ -205,10 +208,12 @@ def _usable(entries: Sequence[Entry], where: str, what: str) -> Sequence[Entry]:
     ]
     if not known:
         raise DataError(f"{where}: {what} holds no file of {KNOWN}")
-    filled = [entry for entry in known if entry.bytes]
-    if not filled:
-        raise DataError(f"{where}: {what} holds only empty files")
-    return filled
+    empty = [entry.address for entry in known if not entry.bytes]
+    torn = [address for address in empty if kind_of(address) not in _CAN_BE_EMPTY]
+    if torn or len(empty) == len(known):
+        names = ", ".join((torn or empty)[:_SHOWN])
+        raise DataError(f"{where}: empty files in {what}: {names}. Copy them again")
+    return [entry for entry in known if entry.bytes]
 
 
 def _near(files: Files, address: str) -> str:

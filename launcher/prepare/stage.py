@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from launcher.access import Access
 from recipes.errors import ShoalError, StorageError
 from recipes.files import sha256, write_whole
 
@@ -35,6 +36,8 @@ class Working(Protocol):
     @property
     def work(self) -> Path: ...
 
+
+_NO_ACCESS = Access()
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - an item
 W = TypeVar("W", bound=Working)
@@ -96,12 +99,13 @@ def run_on_ray(
     context: W,
     progress: Progress,
     *,
+    access: Access = _NO_ACCESS,
     look: Callable[[Any], None] = lambda result: None,
 ) -> list[Any]:
     """Call `function` once for each item, each in a Ray Data task of its own; results in order.
 
-    Each result is shown to `look` as it comes, which may raise. Raises the `ShoalError` of the
-    first task that had one.
+    `access` is given to every task. Each result is shown to `look` as it comes, which may raise.
+    Raises the `ShoalError` of the first task that had one.
     """
     import ray
 
@@ -111,7 +115,7 @@ def run_on_ray(
     blocks = [{"item": pickle.dumps(item)} for item in items]
     dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
         _call,  # type: ignore[arg-type]
-        fn_kwargs={"function": function, "context": context},
+        fn_kwargs={"function": function, "context": context, "access": access},
     )
     results = []
     progress(0, len(items))
@@ -125,7 +129,10 @@ def run_on_ray(
     return results
 
 
-def _call(row: dict[str, Any], function: Callable[[I, W], Any], context: W) -> dict[str, Any]:
+def _call(
+    row: dict[str, Any], function: Callable[[I, W], Any], context: W, access: Access
+) -> dict[str, Any]:
+    access.use()
     # An error goes back as a value: Ray would wrap it in its own, and lose it on the way.
     try:
         result = function(pickle.loads(row["item"]), context)

@@ -9,8 +9,9 @@ unit's number: nothing depends on who computes it.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ from launcher.prepare.rows import PROMPTS_KEPT, Rows
 from launcher.prepare.shapes import Sample
 from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Unusable
+from recipes.data import Data
 from recipes.files import whole_file, whole_path
 from trainer.shards import SCHEMA, record_batch
 
@@ -46,8 +48,8 @@ class Tokenizing:
     """Address of its file, for the rows that are set aside."""
     source: int
     """Number of its source in the recipe: those of data.train, then those of data.held_out."""
-    groups: int
-    """Groups of its block."""
+    groups: Mapping[str, int]
+    """Groups of its block, by split."""
     copies: Copies
     labels: tuple[str, ...]
 
@@ -76,7 +78,7 @@ def tokens_file(context: Context, unit: int, split: str) -> Path:
 
 def tokenize_unit(part: Tokenizing, context: Context) -> Report:
     """Tokenise what was chosen of a unit, and write down what was not; memory: its tokens."""
-    made = _Made(rows={split: [[] for _ in range(part.groups)] for split in SPLITS})
+    made = _Made(rows={split: [[] for _ in range(part.groups[split])] for split in SPLITS})
     folder = context.root / "rejected"
     folder.mkdir(exist_ok=True)
     rejected = folder / f"{part.number:05d}.jsonl"
@@ -108,9 +110,7 @@ def _tokenize(part: Tokenizing, context: Context, made: _Made, rejected: TextIO)
     codes = judged.codes_of(
         context, part.number, part.num_samples, (judged.FOLDER, near.FOLDER)
     ).tolist()
-    groups = np.random.Generator(np.random.Philox(part.number)).integers(
-        part.groups, size=part.num_samples
-    )
+    chances = np.random.Generator(np.random.Philox(part.number)).random(part.num_samples)
     before = _Aside(part, context, rejected, made.rejected)
     rank = 0
     for index, (number, text) in enumerate(_samples(context, part.number)):
@@ -137,7 +137,7 @@ def _tokenize(part: Tokenizing, context: Context, made: _Made, rejected: TextIO)
         made.cuts.update(cut for row in found for cut in row.pop("cuts"))
         counts["tokens"] += copies * sum(len(row["input_ids"]) for row in found)
         counts["supervised"] += copies * sum(row["supervised"] for row in found)
-        made.rows[split][int(groups[index])] += found * copies
+        made.rows[split][int(chances[index] * part.groups[split])] += found * copies
         if split == "held_out" and len(made.prompts) < PROMPTS_KEPT:
             made.prompts += rows.prompts(sample, sample_id)
     before.rest()
@@ -188,6 +188,13 @@ class _Aside:
         self._stream.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
-def groups_of(text_bytes: Sequence[int], group_bytes: int) -> int:
-    """Groups of a block whose units hold so many bytes of samples."""
-    return max(1, -(-sum(text_bytes) // group_bytes))
+def groups_of(units: Sequence[tuple[int, bool]], data: Data, group_bytes: int) -> dict[str, int]:
+    """Groups of a block, by split, for shards of about `group_bytes` bytes of samples each.
+
+    `units` are the bytes of the samples of each, and whether all of them are held out. With
+    data.held_out_column nobody knows yet how many others are: a tenth is taken.
+    """
+    share = data.held_out_fraction or (0.1 if data.held_out_column else 0.0)
+    held_out = sum(size if whole else size * share for size, whole in units)
+    sizes = {"train": sum(size for size, _ in units) - held_out, "held_out": held_out}
+    return {split: max(1, math.ceil(size / group_bytes)) for split, size in sizes.items()}

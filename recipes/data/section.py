@@ -9,7 +9,7 @@ from typing import Literal
 from recipes.data.prompts import variables
 from recipes.data.shapes import CHATS, Shape
 from recipes.data.source import Source
-from recipes.data.steps import CleaningStep
+from recipes.data.steps import BoilerplateLines, CleaningStep
 from recipes.problem import Problem
 
 
@@ -93,6 +93,7 @@ class Data:
         for name in ("train", "held_out", "clean"):
             for number, item in enumerate(getattr(self, name)):
                 yield from item.problems(f"data.{name}[{number}]")
+        yield from self._counted_twice()
         yield from self._shape_problems()
         yield from self._held_out_problems()
         yield from self._share_problems()
@@ -100,6 +101,16 @@ class Data:
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice:
             yield Problem(path="data.labels", value=twice, message="are named more than once")
+
+    def _counted_twice(self) -> Iterator[Problem]:
+        found = [n for n, step in enumerate(self.clean) if isinstance(step, BoilerplateLines)]
+        for number in found[1:]:
+            yield Problem(
+                path=f"data.clean[{number}]",
+                value="boilerplate_lines",
+                message=f"is there already, as data.clean[{found[0]}]",
+                hint="Lines are counted once over all rows",
+            )
 
     def _shape_problems(self) -> Iterator[Problem]:
         templates = {f"data.prompt[{number}]": text for number, text in enumerate(self.prompt)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import time
@@ -390,7 +391,7 @@ def test_what_passes_is_tried_again(bucket: str, monkeypatch: pytest.MonkeyPatch
     calls = []
 
     class Files:
-        def open_input_stream(self, path: str) -> object:
+        def open_input_stream(self, path: str, compression: None) -> object:
             calls.append(path)
             if len(calls) < 3:
                 raise OSError("AWS Error SLOW_DOWN during GetObject operation: later, please")
@@ -410,3 +411,14 @@ def test_scores_that_cannot_be_read_are_none(tmp_path: Path, address: str):
     ObjectStore(address).put("checkpoints/step_000002/manifest.json", json.dumps({}).encode())
     mirror.prune(folder, keep=1, every=None, best=1, by="loss")
     assert steps(address) == [1, 3]
+
+
+def test_a_packed_file_is_kept_as_it_is(bucket: str, tmp_path: Path):
+    """Arrow would pack and unpack by the end of the name."""
+    store, content = ObjectStore(bucket), gzip.compress(b"rows")
+    store.put("a.gz", content)
+    (tmp_path / "b.gz").write_bytes(content)
+    store.put_file("b.gz", tmp_path / "b.gz")
+    store.get_file("a.gz", tmp_path / "a.gz")
+    assert store.sizes() == {"a.gz": len(content), "b.gz": len(content)}
+    assert store.get("b.gz") == (tmp_path / "a.gz").read_bytes() == content

@@ -40,7 +40,7 @@ def test_a_run_on_both_nodes_is_stopped_preempted_and_ends(
         assert "running" in shoal(lab, workplace, "ps")
         shoal(lab, workplace, "stop", "both")
     assert wait_for_end(lab, run, job) == "CANCELLED"
-    assert "stopped (slurm job" in shoal(lab, workplace, "status", "both")
+    assert f"both (slurm job {job}): stopped" in shoal(lab, workplace, "status", "both")
     assert_nothing_left(lab)
     done = steps_of(run)
     assert 5 <= done < STEPS - 100  # enough is left to be preempted

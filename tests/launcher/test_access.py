@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from launcher.drive import _Access
+from launcher.access import Access
 from recipes.cluster import Cluster
 from recipes.errors import RecipeError
 
 SECRET = "very-secret"
 
 
-def access(address: str | None, *names: str) -> _Access:
-    recipe = SimpleNamespace(cluster=Cluster(env=list(names)))
-    job: Any = SimpleNamespace(address=address, recipe=recipe)
-    return _Access.of(job)
+def access(address: str | None, *names: str) -> Access:
+    recipe: Any = SimpleNamespace(cluster=Cluster(env=list(names)))
+    return Access.of(recipe, [address])
 
 
 def test_only_what_is_needed_is_taken_along(monkeypatch: pytest.MonkeyPatch):

@@ -86,6 +86,7 @@ LIGHT = [
     (0.5, ["init", "--force"]),
     (1.0, ["ps"]),
     (1.0, ["adapters"]),
+    (1.0, ["cache"]),
     (1.0, ["plan", "quickstart"]),
     (1.0, ["submit", "--dry-run", "quickstart", "cluster.kind=slurm"]),
 ]

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.terminal import BarDisplay, LineDisplay, open_display, seconds_text
+from launcher.pace import Pace
+from launcher.terminal import (
+    BarDisplay,
+    LineDisplay,
+    done_text,
+    open_display,
+    pace_text,
+    seconds_text,
+)
 
 
 def metrics(step: int, steps: int = 100) -> dict[str, Any]:
@@ -30,7 +38,7 @@ def show(terminal: bool) -> str:
         display.phase("starting Ray", 1, 1)
         display.phase("cleaning", 0, 4)
         for done in range(1, 5):
-            display.phase("cleaning", done, 4)
+            display.phase("cleaning", done, 4, rows=1000 * done)
         display.line("12 rows [set aside]")
         for step in range(1, 101):
             display.step(metrics(step))
@@ -53,7 +61,7 @@ def test_lines_have_no_control_characters_and_are_few():
     lines = show(terminal=False).splitlines()
     assert "\x1b" not in "".join(lines)
     assert lines[:2] == ["starting Ray …", "starting Ray: done in 0 s"]
-    assert lines[2:4] == ["cleaning …", "cleaning: done in 0 s"]
+    assert lines[2:4] == ["cleaning …", "cleaning: done in 0 s · 4,000 rows"]
     assert "12 rows [set aside]" in lines
     steps = [line for line in lines if line.startswith("step ")]
     assert steps[0] == "step 1/100 · loss 1.5000 · 1,234 tokens/s · 1 min 02 s left"
@@ -64,7 +72,10 @@ def test_lines_have_no_control_characters_and_are_few():
 
 def test_bars_show_every_phase():
     text = show(terminal=True)
-    for word in ("starting Ray", "cleaning", "training", "100/100", "loss 1.5000", "accuracy"):
+    for word in (
+        *("starting Ray", "cleaning", "4,000 rows", "training", "100/100", "loss 1.5000"),
+        "accuracy",
+    ):
         assert word in text
 
 
@@ -74,3 +85,24 @@ def test_bars_show_every_phase():
 )
 def test_durations(seconds: float, text: str):
     assert seconds_text(seconds) == text
+
+
+def test_the_pace_of_a_phase():
+    """Of the last half minute: what an earlier attempt left done is told at once."""
+    pace = Pace()
+    pace.tell(0.0, 0, 0)
+    assert pace_text(pace, 100) == ""
+    pace.tell(0.1, 40, 40_000)
+    assert pace_text(pace, 100) == "40,000 rows"
+    for second in range(1, 41):
+        pace.tell(0.1 + second, 40 + second, 40_000 + 1_000 * second)
+    assert pace_text(pace, 100) == "80,000 rows · 1,000 rows/s · 20 s left"
+    assert done_text(pace) == f"80,000 rows · {80_000 / 40.1:,.0f} rows/s"
+
+
+def test_a_phase_without_rows_tells_its_time():
+    pace = Pace()
+    for second in range(5):
+        pace.tell(float(second), second, 0)
+    assert pace_text(pace, 10) == "6 s left"
+    assert done_text(pace) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ def test_options_that_cannot_be(tmp_path: Path, step: Any, problem: str):
     (line,) = str(caught.value).splitlines()[1:]
     assert line.startswith("  data.clean[1]")
     assert problem in line
+
+
+def test_boilerplate_is_looked_for_once(tmp_path: Path):
+    with pytest.raises(
+        RecipeError, match=r"clean\[2\] = 'boilerplate_lines': is there already, as"
+    ):
+        load(str(write(tmp_path, ["boilerplate_lines", "segment", "boilerplate_lines"])))
+
+
+def test_the_guide_shows_steps_that_there_are(tmp_path: Path):
+    guide = Path(__file__).parents[2] / "docs" / "data.md"
+    blocks = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    shown = [tree["clean"] for tree in map(yaml.safe_load, blocks) if "clean" in tree]
+    assert len(shown) >= 4
+    for clean in shown:
+        assert len(steps_of(write(tmp_path, clean))) == len(clean)
 
 
 def test_steps_come_back_as_they_were_written(tmp_path: Path):

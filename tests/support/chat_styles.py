@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trainer.shards import IGNORED
+
 TEMPLATES = Path(__file__).parent / "chat_templates"
 
 # Of each style the special tokens, the first of which begins a text if it is one that does, and the
@@ -132,3 +134,26 @@ def _trained_json(metaspace: bool) -> str:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return str(tokenizer.to_str())
+
+
+def by_prefixes(tokenizer: Any, messages: list[dict[str, Any]]) -> list[int]:
+    """Labels of a chat where each turn is what a chat up to it has more than the prompt for it, up
+    to its last special token. Knows nothing of characters."""
+
+    def ids(part: list[dict[str, Any]], prompt: bool = False) -> list[int]:
+        found = tokenizer.apply_chat_template(part, add_generation_prompt=prompt, return_dict=True)
+        return list(found["input_ids"])
+
+    whole = ids(messages)
+    labels = [IGNORED] * len(whole)
+    special = set(tokenizer.all_special_ids)
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before, after = ids(messages[:number], prompt=True), ids(messages[: number + 1])
+        assert after[: len(before)] == before
+        assert whole[: len(after)] == after
+        ends = [place for place in range(len(before), len(after)) if after[place] in special]
+        end = ends[-1] + 1 if ends else len(after)
+        labels[len(before) : end] = after[len(before) : end]
+    return labels

@@ -39,6 +39,31 @@ def make_tokenizer(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
+def make_pair_tokenizer() -> Any:
+    """One that begins each text, and tells two texts apart by token types, as BERT's does."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<|user|> $A <|end|>",
+        pair="<|user|> $A <|end|> $B:1 <|end|>:1",
+        special_tokens=[(name, vocabulary[name]) for name in ("<|user|>", "<|end|>")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        cls_token="<|user|>",
+        sep_token="<|end|>",
+        pad_token="<pad>",
+    )
+
+
 def make_llama(folder: Path, seed: int = 0) -> Path:
     """A Llama with 3 layers of width 64, float32, about 130 thousand parameters."""
     import torch

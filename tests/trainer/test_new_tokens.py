@@ -114,7 +114,13 @@ def test_a_recipe_s_own_chat_template_lies_with_the_adapter(runs: dict):
 def test_it_merges_and_is_planned(folders: Path, runs: dict):
     adapter = Path(runs[0]["checkpoint"]) / "adapter"
     merged = merge(
-        folders / "llama", adapter, task="causal_lm", labels=[], rows=[IDS], new_tokens=NEW
+        folders / "llama",
+        adapter,
+        task="causal_lm",
+        labels=[],
+        multi_label=False,
+        rows=[IDS],
+        new_tokens=NEW,
     )
     assert merged.difference <= 1e-4
     assert merged.model.get_input_embeddings().num_embeddings == 136

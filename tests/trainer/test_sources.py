@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from recipes.data import Data, Source
 from recipes.evaluate import Evaluate
 from support import jobs, tiny
 from support.ranks import run_ranks
@@ -63,7 +64,8 @@ def mixed(folders: Path) -> Path:
 
 
 def _train(folders: Path, label: str) -> dict:
-    chosen = jobs.recipe(evaluate=Evaluate(generate=0, before=False))
+    data = Data(train=[Source(path=f"/{name}.jsonl") for name in NAMES])
+    chosen = jobs.recipe(data=data, evaluate=Evaluate(generate=0, before=False))
     return jobs.train(folders, label, chosen, prepared="mixed")
 
 

@@ -26,7 +26,7 @@ _COUNTED = np.dtype([("hash", "<u8"), ("count", "<u4")])
 _MERGED_FILES = 256
 """Files that are open at once; of more, groups are merged first."""
 
-_MERGED_RECORDS = 1 << 22
+_MERGED_RECORDS = 1 << 21
 """Records of all open files that are in memory at once; merging them takes about 60 bytes each."""
 
 
@@ -61,7 +61,7 @@ class LineCounter:
 def find_frequent(files: Sequence[Path], more_than: int, work: Path) -> Hashes:
     """The sorted hashes of lines whose counts in all files together are above `more_than`.
 
-    `work` is a folder for what is merged of more than 256 files. Memory is bounded by 256 MiB and
+    `work` is a folder for what is merged of more than 256 files. Memory is bounded by 128 MiB and
     8 bytes for each frequent line, whatever the number and size of the files.
     """
     level = 0

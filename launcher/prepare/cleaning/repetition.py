@@ -1,8 +1,7 @@
 """Texts that say the same again and again: the rules of Gopher.
 
 Rae et al. 2021, arXiv:2112.11446, table A1. All shares are of the characters that are no white
-space. Where the paper says words, a Chinese character is one: on Chinese reviews jieba's words find
-the same texts and take twenty times as long.
+space. Where the paper says words, a Chinese character is one.
 """
 
 from __future__ import annotations

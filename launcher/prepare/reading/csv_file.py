@@ -50,6 +50,10 @@ def _row(record: list[str] | Failed | None, names: Sequence[str], feed: _Feed) -
     return dict(zip(names, record, strict=True))
 
 
+# What a line takes beside its characters while a record is held.
+_LINE_BYTES = 64
+
+
 class _LongError(Exception):
     """A record of more than the longest row's bytes."""
 
@@ -73,7 +77,7 @@ class _Feed:
             self._again.appendleft(line)
             raise _LongError
         self._record.append(line)
-        self._size += len(line)
+        self._size += len(line) + _LINE_BYTES
         try:
             return line.decode("utf-8") + "\n"
         except UnicodeDecodeError:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 from launcher.prepare.reading.lines import Line
 from launcher.prepare.reading.row import Failed, Found
-from launcher.prepare.reading.streams import BLOCK_BYTES, Stream, open_stream, without_mark
+from launcher.prepare.reading.streams import (
+    BLOCK_BYTES,
+    Stream,
+    open_stream,
+    pass_over,
+    without_mark,
+)
 from launcher.prepare.reading.text_rows import json_row
 from launcher.prepare.sources import Unit
 
@@ -23,7 +29,8 @@ def json_rows(unit: Unit) -> Iterator[Found]:
     one that is no JSON fails by itself. Raises `ValueError` where the list itself is none."""
     with open_stream(unit.source) as stream:
         text = _Text(stream)
-        if text.next_sign() == b"{":
+        is_alone = text.next_sign() != b"{"
+        if not is_alone:
             _go_to_data(text)
         text.expect(b"[")
         if text.next_sign() == b"]":
@@ -34,6 +41,7 @@ def json_rows(unit: Unit) -> Iterator[Found]:
                 text.expect(b",")
                 yield _row(text.value())
             text.expect(b"]")
+        text.end(is_alone=is_alone)
 
 
 def _row(content: bytes | Failed) -> Found:
@@ -79,6 +87,12 @@ class _Text:
                 f"{sign.decode()} was expected. {_ADVICE}"
             )
         self._place += 1
+
+    def end(self, *, is_alone: bool) -> None:
+        """Read to the end. Raises `ValueError` for a list that is alone and yet is not the end."""
+        left = len(self._block[self._place :].strip()) + pass_over(self._stream)
+        if left and is_alone:
+            raise ValueError(f"is not JSON: {left:,} bytes after the end of its list. {_ADVICE}")
 
     def value(self) -> bytes | Failed:
         """Take a value; of one that is too long, its beginning."""

@@ -21,11 +21,12 @@ def lines(stream: Stream, begin: int = 0, end: int | None = None) -> Iterator[by
     if place:
         stream.seek(place)
     line = Line()
+    mark, is_first = 0, begin == 0
     while block := stream.read(BLOCK_BYTES):
-        if place == 0 and line.size == 0 and ours and begin == 0:
-            marked = len(block)
+        if is_first:
+            marked, is_first = len(block), False
             block = without_mark(block)
-            place = marked - len(block)
+            mark = marked - len(block)
         first, *others = block.split(b"\n")
         line.add(first)
         if not others:
@@ -39,7 +40,7 @@ def lines(stream: Stream, begin: int = 0, end: int | None = None) -> Iterator[by
                     return
                 yield content
             ours = True
-            place += size + 1
+            place, mark = place + mark + size + 1, 0
         line.add(last)
     if line.size and ours and (end is None or place < end):
         yield line.take()

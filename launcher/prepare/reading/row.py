@@ -8,7 +8,7 @@ from typing import Any
 LONGEST_ROW_BYTES = 32 * 2**20
 """A longer row is set aside and never held in memory: no sample of a model is near that."""
 KEPT_BYTES = 2**20
-"""As much of a row that is none is kept, to be set aside and mended."""
+"""Of a row that is none so much is kept, to be set aside: all that could have been a sample."""
 
 
 @dataclass(frozen=True, slots=True)

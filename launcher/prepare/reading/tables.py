@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from launcher.prepare.places import files_at
 from launcher.prepare.reading.row import Found, failed
-from launcher.prepare.reading.streams import as_binary, open_stream
+from launcher.prepare.reading.streams import as_binary, open_stream, pass_over
 from launcher.prepare.sources import Source, Unit
 from recipes.address import is_address
 
@@ -94,6 +94,7 @@ def _batches(unit: Unit) -> Iterator[pa.RecordBatch]:
             if packed.peek(len(_ARROW_FILE)).startswith(_ARROW_FILE):
                 packed.read(_STREAM_BEGINS)
             yield from _streamed(pa.PythonFile(as_binary(packed), mode="r"))
+            pass_over(packed)
         return
     with _arrow_bytes(unit.source) as stream:
         if not _is_file(stream):

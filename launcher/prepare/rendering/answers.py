@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -43,13 +44,14 @@ def find_answers(chat: Chat, text: str) -> Answers:
     special = special_tokens(chat.tokenizer)
     marks = [found.span() for found in special.finditer(text)] if special else []
     last = len(chat.messages) - 1
-    after_last = bodies[last][1] if last in bodies else len(text)
-    ends = {text[slice(*found)] for found in marks if found[0] >= after_last}
+    closing = _closing(chat, text, bodies.get(last), mark)
     spans: dict[int, Span] = {}
     for number, body in bodies.items():
         body = _snapped(marks, body)
-        begin = _opened(chat, text, number, mark, body)
-        spans[number] = begin, _closed(marks, text, (begin, body[1]), ends)
+        begin, end = _opened(chat, text, number, mark, body), body[1]
+        if not _ends_special(marks, (begin, end)) and text.startswith(closing, end):
+            end += len(closing)
+        spans[number] = begin, end
     ended = last not in spans or _ends_special(marks, spans[last])
     if not ended:
         spans[last] = spans[last][0], len(text)
@@ -190,14 +192,18 @@ def _opened(chat: Chat, text: str, number: int, mark: str, body: Span) -> int:
     return begin - len(opening) if text[:begin].endswith(opening) else begin
 
 
-def _closed(marks: Sequence[Span], text: str, body: Span, ends: set[str]) -> int:
-    """After the special token that ends the turn: one of those that end the last turn, so that what
-    opens the next one is not taken for it."""
-    end = body[1]
-    if _ends_special(marks, body):
-        return end
-    first, last = next((mark for mark in marks if mark[0] >= end), (end, end))
-    return last if not text[end:first].strip() and text[first:last] in ends else end
+def _closing(chat: Chat, text: str, last: Span | None, mark: str) -> str:
+    """What a template writes behind an answer in words, up to the special token that ends the turn,
+    as it does behind the last one of a chat: so what opens a next turn is not taken for it. Empty
+    where there is none. `last` is the body of the last message, if the assistant says it."""
+    before = chat.messages if last is None else chat.messages[:-1]
+    rest = text[last[1] :] if last is not None else ""
+    if last is None or "tool_calls" in chat.messages[-1]:
+        with suppress(Unusable):
+            rest = chat.with_messages([*before, _marked(mark)]).write().partition(mark)[2]
+    special = special_tokens(chat.tokenizer)
+    found = special.search(rest) if special else None
+    return rest[: found.end()] if found else ""
 
 
 def _ends_special(marks: Sequence[Span], span: Span) -> bool:

@@ -52,13 +52,7 @@ def render_chat(
 def _by_template(chat: Chat, text: str, ids: list[int], offsets: Offsets) -> list[int]:
     """What the template marks by `{% generation %}`, without the runs of it that are answers from
     which nothing is learnt."""
-    found = chat.tokenizer.apply_chat_template(
-        chat.given(),
-        tools=list(chat.tools) if chat.tools else None,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    mask = list(found["assistant_masks"])
+    mask = chat.marked()
     if any(not message.get("train", True) for message in chat.messages):
         spans = find_answers(chat, text).spans
         unlearnt = [

@@ -67,14 +67,17 @@ def split_text(tokenizer: Any, text: str, length: int) -> list[Rendered]:
 
 def _cut_before(text: str, offsets: Offsets, begin: int, end: int) -> int:
     """The number of the token that the next piece begins with, at most `end`."""
-    for number in range(end, begin + (end - begin) // 2, -1):
+    # Several tokens can be parts of one character: not between those.
+    whole = [n for n in range(end, begin, -1) if offsets[n][0] >= offsets[n - 1][1]]
+    for number in whole:
+        if number <= begin + (end - begin) // 2:
+            break
         place = offsets[number][0]
         said = text[max(0, place - _LOOKED_AT) : place]
         stops = _LINE_END.search(said) or _SENTENCE_END.search(said)
         if stops or (_BEFORE_SPACE.search(said) and text[place : place + 1].isspace()):
             return number
-    whole = (n for n in range(end, begin, -1) if offsets[n][0] >= offsets[n - 1][1])
-    return next(whole, end)  # not within a character, of which some tokens are a part
+    return next(iter(whole), end)
 
 
 def render_classified(
@@ -82,7 +85,7 @@ def render_classified(
 ) -> Rendered:
     """A text to classify, or a pair of texts, with the tokenizer's special tokens; no labels.
     Raises `Unusable`."""
-    found = tokenizer(text, text_pair)
+    found = tokenizer(text, text_pair, verbose=False)
     tokens = len(found["input_ids"])
     cuts: tuple[Cut, ...] = ()
     if tokens > length:

@@ -18,6 +18,17 @@ from recipes.errors import DataError
 
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
+# Llama 3 and others write the day into the system message. What is prepared would be other bytes
+# each day, and be asked with another day than it was trained on; so it is always the one that they
+# write where there is no clock.
+_DAY = {"d": "26", "b": "Jul", "B": "July", "m": "07", "Y": "2024", "y": "24", "A": "Friday"}
+_DAY |= {"a": "Fri", "H": "00", "M": "00", "S": "00"}
+_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{- format"
+    + "".join(f" | replace('%{letter}', '{value}')" for letter, value in _DAY.items())
+    + " -}}{%- endmacro -%}"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
@@ -36,19 +47,33 @@ class Chat:
 
         Raises `Unusable` with what the template says when it takes no such chat.
         """
+        text: str = self._apply(add_generation_prompt=prompt, tokenize=False)
+        return text
+
+    def marked(self) -> list[int]:
+        """Of a template that marks answers, for each token whether it is one (1) or not (0)."""
+        return list(
+            self._apply(return_dict=True, return_assistant_tokens_mask=True)["assistant_masks"]
+        )
+
+    def _apply(self, **options: Any) -> Any:
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                self.given(),
+            template = self._template()
+            return self.tokenizer.apply_chat_template(
+                self._given(),
                 tools=list(self.tools) if self.tools else None,
-                add_generation_prompt=prompt,
-                tokenize=False,
+                chat_template=_CLOCK + template if "strftime_now" in template else template,
+                **options,
             )
         except Exception as error:  # templates raise what they like, jinja2.TemplateError mostly
             told = str(error).splitlines() or [type(error).__name__]
             raise Unusable("chat template refuses", told[0]) from error
-        return text
 
-    def given(self) -> list[Message]:
+    def _template(self) -> str:
+        found: str = self.tokenizer.get_chat_template(tools=self.tools)
+        return found
+
+    def _given(self) -> list[Message]:
         """The messages as a template is given them. Where there are images every content is a
         list, as templates of such models expect it."""
         return [
@@ -64,8 +89,7 @@ class Chat:
 
     def marks_answers(self) -> bool:
         """Whether the template says itself what is the assistant's, by `{% generation %}`."""
-        template = self.tokenizer.get_chat_template(tools=self.tools)
-        return _GENERATION.search(template) is not None
+        return _GENERATION.search(self._template()) is not None
 
 
 def check_template(file: str) -> None:

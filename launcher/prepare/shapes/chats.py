@@ -7,10 +7,15 @@ from typing import Any
 
 from launcher.prepare.shapes.calls import tools_of
 from launcher.prepare.shapes.columns import Columns, plain_json
-from launcher.prepare.shapes.images import KeepImage, images_of, split_placeholders
+from launcher.prepare.shapes.images import (
+    PLACEHOLDER,
+    KeepImage,
+    images_of,
+    split_placeholders,
+)
 from launcher.prepare.shapes.labels import label_of, labels_of
 from launcher.prepare.shapes.messages import messages_of, with_system
-from launcher.prepare.shapes.sample import Message, Sample
+from launcher.prepare.shapes.sample import Message, Sample, texts_of
 from launcher.prepare.unusable import Unusable
 from recipes.data.shapes import Shape
 
@@ -165,6 +170,8 @@ def _image_text(columns: Columns, keep: KeepImage) -> Sample:
         sample = _chat(columns, keep)
         assert sample.messages is not None
         images = images or sample.images or []
+        if not images and not _asks_for_images(sample.messages):
+            return sample  # of a mixture, not every chat has one
         messages = _placed(sample.messages, len(images))
         return Sample(messages=messages, tools=sample.tools, images=images)
     asked: Message = {"role": "user", "content": [{"type": "image"} for _ in images]}
@@ -180,7 +187,7 @@ def _placed(messages: list[Message], count: int) -> list[Message]:
     if not _places(messages):
         messages = [
             {**message, "content": split_placeholders(message["content"])}
-            if isinstance(message["content"], str) and "<image>" in message["content"]
+            if isinstance(message["content"], str) and PLACEHOLDER in message["content"]
             else message
             for message in messages
         ]
@@ -193,6 +200,11 @@ def _placed(messages: list[Message], count: int) -> list[Message]:
     if _places(messages) != count:
         raise Unusable("bad image", f"{count} images for {_places(messages)} places")
     return messages
+
+
+def _asks_for_images(messages: list[Message]) -> bool:
+    spelled = any(PLACEHOLDER in text for message in messages for text in texts_of(message))
+    return spelled or _places(messages) > 0
 
 
 def _places(messages: list[Message]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,8 +36,9 @@ class Columns:
         return not taken and look_up(self.row, theirs, _ABSENT) is not _ABSENT
 
     def get(self, name: str) -> Any:
-        """The value of a column; None where it is not there."""
-        return look_up(self.row, self.name_of(name), None) if self.has(name) else None
+        """The value of a column; None where it is not there, or is what tables have for that."""
+        value = look_up(self.row, self.name_of(name), None) if self.has(name) else None
+        return None if isinstance(value, float) and math.isnan(value) else value
 
     def check(self, name: str) -> None:
         """Raises `Unusable` when a column is not there."""

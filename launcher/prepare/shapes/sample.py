@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recipes.data.shapes import Shape
@@ -41,11 +41,9 @@ class Sample:
     def to_json(self) -> str:
         """Exactly this sample, without what it does not have."""
         given = {
-            leaf.name: value
-            for leaf in fields(self)
-            if (value := getattr(self, leaf.name)) is not None
+            name: value for name in self.__slots__ if (value := getattr(self, name)) is not None
         }
-        return json.dumps(given, ensure_ascii=False)
+        return _ENCODER.encode(given)
 
     @classmethod
     def from_json(cls, text: str) -> Sample:
@@ -53,7 +51,7 @@ class Sample:
 
     def digest(self) -> bytes:
         """16 bytes that equal samples share."""
-        return _digest(self.to_json())
+        return digest_of(self.to_json())
 
     def question_digest(self) -> bytes:
         """16 bytes that samples with the same input share, whatever their answer or label."""
@@ -66,7 +64,7 @@ class Sample:
         else:
             asked = self.text
         beside = [value for value in (self.tools, self.images) if value]
-        return _digest(json.dumps([asked, *beside] if beside else asked))
+        return digest_of(json.dumps([asked, *beside] if beside else asked))
 
     def texts(self) -> str:
         """What it says, for looking whether two say nearly the same. Without system messages, which
@@ -162,5 +160,9 @@ def _untold(message: Message) -> Message:
     return {key: value for key, value in message.items() if key != "train"}
 
 
-def _digest(text: str) -> bytes:
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+def digest_of(text: str) -> bytes:
+    """16 bytes that equal texts share; of the JSON of a sample, its digest."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -148,7 +148,9 @@ def test_what_was_measured_is_read_from_the_runs_files(tmp_path: Path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    write("metrics.jsonl", [{"step": n, "tokens": 10 * n, "seconds": n} for n in (1, 2, 3)])
+    steps = [{"step": n, "tokens": 10 * n, "seconds": n} for n in (1, 2, 3)]
+    steps[1]["data_wait_s"], steps[2]["data_wait_s"] = 0.1, 0.4  # the first of an earlier shoal
+    write("metrics.jsonl", steps)
     entries = [{"step": n, "batch": n - 1, "rows": [0], "samples": [[1, 2]]} for n in (1, 2, 3)]
     write("ledger/attempt_0001.jsonl", [{"attempt": 1, "after_step": 0, "num_rows": 4}, *entries])
     ranks = [[(0, 5, 1), (1, 7, 0)], [(0, 6, 0)]]  # the second attempt had one rank
@@ -173,6 +175,7 @@ def test_what_was_measured_is_read_from_the_runs_files(tmp_path: Path):
     )
     found = measure(tmp_path)
     assert (found.workers, found.steps, found.samples, found.tokens) == (1, 3, 6, 60)
+    assert found.data_wait == 0.1
     assert (found.step_s, found.checkpoint_bytes) == (2, 102)
     assert (found.host_bytes, found.device_bytes) == ([6, 7], [1, 0])
 

@@ -37,7 +37,7 @@ from recipes.recipe import Recipe
 from recipes.slurm import Slurm
 from recipes.zero import Zero
 from support import jobs
-from trainer.order import Order
+from trainer.order import order_of
 
 HIDDEN, WIDE, VOCABULARY, LAYERS = 64, 96, 128, 2
 CONFIG = {
@@ -148,17 +148,17 @@ def test_parameters():
     assert make_adapter(last_layers=1).first_layer == 1
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("train", [{"steps": 7}, {"steps": None, "epochs": 2.5}])
-def test_a_run_consumes_what_the_order_says(train: dict):
+def test_a_run_consumes_what_the_order_says(train: dict, grouped: bool):
     chosen = recipe(**train)
+    chosen = dataclasses.replace(
+        chosen, data=dataclasses.replace(chosen.data, group_by_length=grouped)
+    )
     rows = make_rows([5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
     found = length_of(chosen, rows)
-    order = Order(
-        num_rows=11,
-        seed=chosen.seed,
-        global_batch_size=chosen.train.global_batch_size,
-        micro_batch_size=chosen.train.micro_batch_size,
-    )
+    order = order_of(chosen, rows.tokens)
+    assert (order.num_rows, order.lengths is not None) == (11, grouped)
     seen = [row for step in range(found.steps) for row in order.rows(step)]
     assert found.steps == (7 if train["steps"] else 4)  # 2.5 × 11 rows in batches of 8
     assert found.tokens == sum(rows.tokens[row] for row in seen)

@@ -165,6 +165,7 @@ def ask_here(
         tokenizer_folder=str(opening.folder),
         work=work,
         way=way_of_texts(chosen.recipe, has_template=True, tell=print),
+        chat_template=opening.chat_template,
         choices=tuple(chosen.recipe.evaluate.choices) if choices else (),
         positions=256,
         max_new_tokens=6,

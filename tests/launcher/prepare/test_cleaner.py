@@ -59,9 +59,9 @@ def test_order_matters_and_each_step_counts_what_it_changed():
         steps.Characters(min=2),
     ]
     cleaner = Cleaner(recipe)
-    assert [cleaner.clean(text) for text in ("＜p＞aa", "bb", "xx")] == ["cc", "cc", "xx"]
+    assert cleaner.clean(["＜p＞aa", "bb", "xx"]) == ["cc", "cc", "xx"]
     with pytest.raises(Dropped) as dropped:
-        cleaner.clean("ａ")
+        cleaner.clean(["ａ"])
     assert (dropped.value.reason, dropped.value.detail) == ("characters: too few", "1")
     assert cleaner.take_counts() == {
         "normalize_unicode": 2,
@@ -70,7 +70,9 @@ def test_order_matters_and_each_step_counts_what_it_changed():
         "replace 2": 3,
     }
     assert cleaner.take_counts() == {}
-    assert Cleaner([recipe[1], recipe[0]]).clean("＜p＞aa") == "<p>aa"
+    # What drops a row looks at all of its texts together.
+    assert cleaner.clean(["x", ""]) == ["x", ""]
+    assert clean("＜p＞aa", [recipe[1], recipe[0]]) == "<p>aa"
     assert clean("x", []) == "x"
 
 
@@ -78,9 +80,9 @@ def test_questions_are_rewritten_and_never_dropped(own: str):
     call = steps.Call(function=f"{own}:without_prefix", options={"prefix": "q", "most": 9})
     recipe = [steps.Characters(min=5), call, steps.StripHtml(), steps.Language()]
     asked = Rewriter(Cleaner(recipe))
-    assert [asked.clean(text) for text in ("q<b>?", "", " ")] == ["?", "", " "]
+    assert asked.clean(["q<b>?", "", " "]) == ["?", "", " "]
     with pytest.raises(Unusable, match="failed"):
-        asked.clean("q" * 10)
+        asked.clean(["q" * 10])
 
 
 def test_a_cleaner_is_built_once_for_equal_steps():
@@ -98,27 +100,27 @@ def test_tokens_are_those_of_the_base(tmp_path: Path):
     counts = {}
     for text in ("", "a", "a b c", "a b c d e f g h i j"):
         try:
-            counts[text] = cleaner.clean(text)
+            (counts[text],) = cleaner.clean([text])
         except Dropped as dropped:
             counts[text] = dropped.reason
     assert counts[""] == counts["a"] == "tokens: too few"
     assert counts["a b c"] == "a b c"
     assert counts["a b c d e f g h i j"] == "tokens: too many"
     with pytest.raises(Unusable, match="tokens: no text"):
-        cleaner.clean("\ud800")
+        cleaner.clean(["\ud800"])
 
 
 def test_the_users_own_step(own: str):
-    cleaner = Cleaner([steps.Call(function=f"{own}:without_prefix", options={"prefix": "广告："})])
-    assert cleaner.clean("广告：好") == "好"
+    step = steps.Call(function=f"{own}:without_prefix", options={"prefix": "广告："})
+    assert clean("广告：好", [step]) == "好"
     with pytest.raises(Dropped, match=r"^call my steps\.py:without_prefix: dropped$"):
-        cleaner.clean(" ")
+        clean(" ", [step])
     with pytest.raises(Unusable, match=r"^call .*: failed: ValueError: 101 characters$") as failed:
-        cleaner.clean("x" * 101)
+        clean("x" * 101, [step])
     assert not isinstance(failed.value, Dropped)
     with pytest.raises(Unusable, match=r"number: returned no text: int$"):
-        Cleaner([steps.Call(function=f"{own}:number")]).clean("x")
-    assert Cleaner([steps.Call(function="html:unescape")]).clean("&lt;") == "<"
+        clean("x", [steps.Call(function=f"{own}:number")])
+    assert clean("&lt;", [steps.Call(function="html:unescape")]) == "<"
 
 
 @pytest.mark.parametrize(
@@ -175,8 +177,8 @@ def test_a_process_of_its_own_cleans_the_same():
     text = "小明硕士毕业于中国科学院计算所，the best of his class，后在日本京都大学深造"
     recipe = "[steps.StopWords(languages=['zh', 'en']), steps.Segment(mode='search')]"
     program = (
-        "from launcher.prepare.cleaning import Cleaner; from recipes.data import steps; "
-        f"print(ascii(Cleaner({recipe}).clean({text!r})))"
+        "from launcher.prepare.cleaning import clean; from recipes.data import steps; "
+        f"print(ascii(clean({text!r}, {recipe})))"
     )
     elsewhere = subprocess.run(
         [sys.executable, "-c", program],
@@ -185,5 +187,5 @@ def test_a_process_of_its_own_cleans_the_same():
         text=True,
         check=True,
     )
-    here = Cleaner([steps.StopWords(languages=["zh", "en"]), steps.Segment(mode="search")])
-    assert elsewhere.stdout.strip() == ascii(here.clean(text))
+    here = clean(text, [steps.StopWords(languages=["zh", "en"]), steps.Segment(mode="search")])
+    assert elsewhere.stdout.strip() == ascii(here)

@@ -9,7 +9,7 @@ import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from stopwordsiso import langs
 
-from launcher.prepare.cleaning import Cleaner, repetition
+from launcher.prepare.cleaning import clean, repetition
 from launcher.prepare.cleaning.repetition import repeated_characters, top_characters
 from launcher.prepare.unusable import Dropped
 from recipes.data import steps
@@ -29,7 +29,7 @@ OTHERS = [
 
 def reason(text: str, step: CleaningStep) -> str | None:
     try:
-        assert Cleaner([step]).clean(text) == text
+        assert clean(text, [step]) == text
     except Dropped as dropped:
         return dropped.reason
     return None

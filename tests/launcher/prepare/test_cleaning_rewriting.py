@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.prepare.cleaning import Cleaner
+from launcher.prepare.cleaning import clean
 from recipes.data import steps
 from recipes.data.steps import CleaningStep
 
@@ -18,7 +18,7 @@ HINDI = "क्\u200dष"
 
 
 def cleaned(text: str, step: CleaningStep) -> str:
-    return Cleaner([step]).clean(text)
+    return clean(text, [step])
 
 
 @pytest.mark.parametrize(
@@ -204,17 +204,16 @@ TWICE_IS_ONCE: list[CleaningStep] = [
 
 @pytest.mark.parametrize("step", TWICE_IS_ONCE, ids=lambda step: str(step.plain()))
 def test_any_text_is_taken_and_what_is_clean_stays(step: CleaningStep):
-    cleaner = Cleaner([step])
     mixed = "<p>Ｈello，世界！！！！ 見 http://a.cn 或 a@b.cn 13812345678\r\n  café</p>"
     for text in [*ODD, mixed]:
-        once = cleaner.clean(text)
-        assert cleaner.clean(once) == once
+        once = clean(text, [step])
+        assert clean(once, [step]) == once
 
 
 def test_python_knows_the_characters_that_the_steps_are_made_of():
     """Every character of Unicode against its category, for the classes written as ranges."""
     every = [chr(code) for code in range(0x110000)]
-    left = Cleaner([steps.RemovePunctuation()]).clean("".join(every))
+    left = cleaned("".join(every), steps.RemovePunctuation())
     assert left == "".join(c for c in every if unicodedata.category(c)[0] != "P")
-    left = Cleaner([steps.StripControl(joiners="drop")]).clean("".join(every))
+    left = cleaned("".join(every), steps.StripControl(joiners="drop"))
     assert {unicodedata.category(c) for c in left if c not in "\t\n"}.isdisjoint({"Cc", "Cf", "Cs"})

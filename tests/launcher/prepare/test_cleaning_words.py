@@ -10,7 +10,7 @@ from typing import Any
 import jieba
 import pytest
 
-from launcher.prepare.cleaning import Cleaner, words
+from launcher.prepare.cleaning import clean, words
 from recipes.data import steps
 from recipes.errors import DataError
 
@@ -19,7 +19,7 @@ MIXED = "iPhone 15的价格是3.5元/件！Hello，world"
 
 
 def segmented(text: str, **options: Any) -> str:
-    return Cleaner([steps.Segment(**options)]).clean(text)
+    return clean(text, [steps.Segment(**options)])
 
 
 @pytest.mark.parametrize(
@@ -121,13 +121,13 @@ def test_jieba_leaves_and_reads_no_file_in_the_common_temporary_folder(
 )
 def test_stop_words(text: str, expected: str):
     step = steps.StopWords(languages=["zh", "en"])
-    assert Cleaner([step]).clean(text) == expected
+    assert clean(text, [step]) == expected
 
 
 def test_stop_words_of_a_file(tmp_path: Path):
     file = tmp_path / "stop.txt"
     file.write_text("酒店\n\nFilm\n，\n", encoding="utf-8")
-    by_jieba = Cleaner([steps.StopWords(file=str(file))])
-    assert by_jieba.clean("这家酒店，film") == "这家，"
-    by_spaces = Cleaner([steps.StopWords(file=str(file), words="spaces")])
-    assert by_spaces.clean("这家 酒店 ， film\n大酒店") == "这家\n大酒店"
+    by_jieba = steps.StopWords(file=str(file))
+    assert clean("这家酒店，film", [by_jieba]) == "这家，"
+    by_spaces = steps.StopWords(file=str(file), words="spaces")
+    assert clean("这家 酒店 ， film\n大酒店", [by_spaces]) == "这家\n大酒店"

@@ -12,7 +12,7 @@ import pytest
 
 from launcher.prepare.rendering import render_chat, token_ids
 from launcher.prepare.unusable import Unusable
-from support.chat_styles import style
+from support.chat_styles import by_prefixes, style
 from trainer.shards import IGNORED
 
 STYLES = ("chatml", "qwen2_5", "qwen3", "llama3", "gemma", "mistral", "marked")
@@ -71,33 +71,6 @@ def learnt(name: str, messages: list[dict[str, Any]], tools: Any = None) -> list
     return [tokenizer.decode(list(run)) for said, run in runs if said]
 
 
-def by_prefixes(name: str, messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
-    """Labels where each turn is what a chat up to it has more than the prompt for it, up to its
-    last special token. Knows nothing of characters."""
-    tokenizer = tokenizer_of(name)
-
-    def ids(part: list[dict[str, Any]], prompt: bool = False) -> list[int]:
-        found = tokenizer.apply_chat_template(
-            part, tools=tools, add_generation_prompt=prompt, return_dict=True
-        )
-        return list(found["input_ids"])
-
-    whole = ids(messages)
-    labels = [IGNORED] * len(whole)
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before, after = ids(messages[:number], prompt=True), ids(messages[: number + 1])
-        assert after[: len(before)] == before
-        assert whole[: len(after)] == after
-        special = [
-            n for n in range(len(before), len(after)) if after[n] in tokenizer.all_special_ids
-        ]
-        end = special[-1] + 1 if special else len(after)
-        labels[len(before) : end] = after[len(before) : end]
-    return labels
-
-
 CHATS = {
     "one turn": chat("What is the capital of France?", "Paris."),
     "three turns": chat("Hello", "How can I help?", "two and two?", "four", "你好", "今天很好。"),
@@ -120,7 +93,7 @@ PREFIXES = [
 @pytest.mark.parametrize(("name", "kind"), PREFIXES)
 def test_what_is_learnt_is_what_a_prefix_lacks(name: str, kind: str):
     rendered = render_chat(tokenizer_of(name), CHATS[kind])
-    assert rendered.labels == by_prefixes(name, CHATS[kind])
+    assert rendered.labels == by_prefixes(tokenizer_of(name), CHATS[kind])
 
 
 @pytest.mark.parametrize("name", STYLES)
@@ -215,6 +188,9 @@ def test_calls_of_tools():
     # A chat that ends with a call, and one with words before the call.
     assert learnt("mistral", messages[:2], TOOLS) == learnt("mistral", messages, TOOLS)[:1]
     assert learnt("llama3", messages[:2]) == learnt("llama3", messages)[:1]
+    later = [asked("a"), answered("b"), *messages[:2]]
+    assert learnt("llama3", later)[0] == "b<|eot_id|>"
+    assert learnt("mistral", later)[0] == " b</s>"
     said = learnt("qwen2_5", [asked("a"), call("Rome", "I will look."), result("b"), answered("c")])
     assert said == [f"I will look.{qwen[1]}", "c<|im_end|>"]
 
@@ -249,6 +225,18 @@ def test_an_empty_answer_right_behind_a_special_token_is_its_end():
     assert tight.decode(said) == "<|end|>c<|end|>"
 
 
+def test_words_before_the_end_token_are_learnt_with_it():
+    worded = style("marked")
+    worded.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }} (over) <|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    rendered = render_chat(worded, chat("a", "b", "c", "d"))
+    said = [label for label in rendered.labels if label != IGNORED]
+    assert worded.decode(said) == "b (over) <|end|>d (over) <|end|>"
+    assert len(rendered.input_ids) == len(token_ids(worded, chat("a", "b", "c", "d")))
+
+
 def test_a_turn_that_ends_in_no_special_token_is_ended():
     """Without one a model would not learn to stop; what opens the next turn does not end one."""
     messages = chat("a", "b", "c", "d")
@@ -256,6 +244,15 @@ def test_a_turn_that_ends_in_no_special_token_is_ended():
     words = learnt("words", messages)
     assert words[-1] == "d\n</s>"
     assert words[0].strip() == "b"
+
+
+def test_the_day_on_which_it_is_prepared_is_not_in_it():
+    dated = style("chatml")
+    day = "{% set day = strftime_now('%d %b %Y') if strftime_now is defined else 'never' %}"
+    dated.chat_template = f"{day}{{{{- day + ' ' }}}}{dated.chat_template}"
+    rendered = render_chat(dated, chat("a", "b"))
+    assert dated.decode(rendered.input_ids).startswith("26 Jul 2024 <|im_start|>system")
+    assert rendered.supervised == 2
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
             raise KeyboardInterrupt
         return real(function, *rest, **options)
 
-    monkeypatch.setattr("launcher.prepare.pipeline.run_on_ray", interrupted)
+    monkeypatch.setattr("launcher.prepare.stages.run_on_ray", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(recipe(file), llama, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []
@@ -266,7 +266,7 @@ def test_a_full_disk_is_told_as_it_is(llama: Path, tmp_path: Path, monkeypatch: 
 
         return real(no_room, *rest, **options)
 
-    monkeypatch.setattr("launcher.prepare.pipeline.run_on_ray", full)
+    monkeypatch.setattr("launcher.prepare.stages.run_on_ray", full)
     with pytest.raises(StorageError, match="No space left on device"):
         run(recipe(file), llama, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []

@@ -1,7 +1,9 @@
-"""Sources, units, and rows in every kind of file."""
+"""Rows of every kind of file, however it is packed and cut."""
 
 from __future__ import annotations
 
+import datetime
+import gzip
 import json
 from pathlib import Path
 
@@ -9,95 +11,152 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launcher.prepare.reading import RawRow, read
+from launcher.prepare.reading import read
 from launcher.prepare.sources import find_sources
 from launcher.prepare.units import units
 from recipes.data import Data, Source
 from recipes.errors import DataError
+from support.row_files import PACKERS, WRITERS, columns_of, read_all, write
 
-ROWS = [{"text": f"row {number} 人工智能 😀 \u2028x", "label": number % 2} for number in range(40)]
-
-
-def rows_of(path: str) -> Data:
-    return Data(train=[Source(path=path)])
-
-
-def read_all(data: Data, unit_bytes: int = 2**25, cache: Path = Path("/none")) -> list[RawRow]:
-    return [row for unit in units(find_sources(data, cache), unit_bytes) for row in read(unit)]
+ROWS = [
+    {"text": f'row {number} 人工智能 "😀" \u2028x', "note": "a\nb,\t\\" * (number % 3)}
+    for number in range(40)
+]
 
 
-def texts(rows: list[RawRow]) -> list[str]:
-    return [row.columns["text"] for row in rows if row.columns is not None]
+@pytest.mark.parametrize("packing", list(PACKERS))
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_every_kind_gives_the_same_rows_however_it_is_cut(tmp_path: Path, name: str, packing: str):
+    file = write(ROWS, tmp_path, name, packing)
+    expected = [{"text": row["text"]} for row in ROWS] if name == "rows.txt" else ROWS
+    for unit_bytes in (1, 7, 50, 1000, 10**6):
+        assert columns_of(read_all(str(file), unit_bytes=unit_bytes)) == expected
 
 
-@pytest.mark.parametrize("unit_bytes", [1, 7, 50, 64, 1000, 10**6])
-def test_units_of_lines_hold_each_line_once(tmp_path: Path, unit_bytes: int):
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_units_of_lines_hold_each_line_once(tmp_path: Path, ends: str, last: bool):
+    lines = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+    text = ends.join(["", lines[0], "", " ", *lines[1:]]) + (ends if last else "")
     file = tmp_path / "rows.jsonl"
-    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS))
-    assert texts(read_all(rows_of(str(file)), unit_bytes)) == [row["text"] for row in ROWS]
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
+    for unit_bytes in (1, 2, 3, 5, 64, 333, 10**6):
+        found, numbers, before = [], [], 0
+        for unit in units([source], unit_bytes):
+            rows = read(unit)
+            for row in rows:
+                found.append(row.columns)
+                numbers.append(before + row.number)
+            before += rows.lines
+        assert found == ROWS
+        # Blank lines count in the numbers, so that a row is found by its line.
+        assert numbers == [1, *range(4, 43)]
+        assert before == 43
 
 
-def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path):
-    import csv
+def test_many_units_of_few_bytes_are_spread_as_the_file_is(tmp_path: Path):
+    file = write(ROWS, tmp_path, "rows.parquet")
+    [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
+    assert [(unit.begin, unit.end) for unit in units([source], 1)] == [(n, n + 1) for n in range(6)]
+    assert [(unit.begin, unit.end) for unit in units([source], 10**6)] == [(0, 6)]
+    for name in ("rows.feather", "rows.arrow"):
+        file = write(ROWS, tmp_path, name)
+        [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
+        third = file.stat().st_size // 3
+        parts = units([source], third)
+        assert [unit.begin for unit in parts[1:]] == [unit.end for unit in parts[:-1]]
+        assert 2 <= len(parts) <= 4
+    for name in ("rows.json", "rows.csv"):
+        file = write(ROWS, tmp_path, name)
+        [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
+        assert [(unit.begin, unit.end) for unit in units([source], 1)] == [(0, 0)]
 
-    (tmp_path / "a.jsonl").write_text(
-        "".join(json.dumps(row) + "\r\n" for row in ROWS), encoding="utf-8-sig"
+
+def test_columns_of_every_type_are_read(tmp_path: Path):
+    row = {
+        "text": "a",
+        "messages": [{"role": "user", "content": "b", "train": None}],
+        "labels": ["x", "y"],
+        "image": {"bytes": b"\x00\xff", "path": None},
+        "score": 0.5,
+        "count": 2**63 - 1,
+        "day": datetime.date(2020, 1, 2),
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    assert columns_of(read_all(str(tmp_path / "rows.parquet"))) == [row]
+    coded = pa.table({"text": pa.array(["a", "b", "a"]).dictionary_encode()})
+    with pa.ipc.new_stream(tmp_path / "rows.arrow", coded.schema) as writer:
+        writer.write_table(coded)
+    assert [row["text"] for row in columns_of(read_all(str(tmp_path / "rows.arrow")))] == list(
+        "aba"
     )
-    (tmp_path / "b.json").write_text(json.dumps(ROWS))
-    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "c.parquet", row_group_size=7)
-    with (tmp_path / "d.csv").open("w", newline="", encoding="utf-8-sig") as stream:
-        writer = csv.DictWriter(stream, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(ROWS)
-    (tmp_path / "e.txt").write_text("".join(row["text"] + "\n\n" for row in ROWS))
-    expected = [row["text"] for row in ROWS]
-    for name in ("a.jsonl", "b.json", "c.parquet", "d.csv", "e.txt"):
-        assert texts(read_all(rows_of(str(tmp_path / name)), 1000)) == expected, name
-    # A folder is all its files, by name.
-    assert texts(read_all(rows_of(str(tmp_path)))) == expected * 5
 
 
-def test_lines_that_are_no_rows_are_kept_with_their_reason(tmp_path: Path):
-    file = tmp_path / "odd.jsonl"
-    file.write_bytes(b'{"text": "a"}\n\nnot json\n[1]\n{"text": "\xff"}\n  \n{"text": "b"}')
-    rows = read_all(rows_of(str(file)))
-    assert [(row.number, row.reason) for row in rows] == [
-        (0, ""),
-        (2, "not JSON"),
-        (3, "not a row"),
-        (4, "not UTF-8"),
-        (6, ""),
-    ]
+def test_a_number_that_is_none_is_a_missing_value(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": NaN}\n')
+    pq.write_table(pa.table({"text": ["a"], "label": [float("nan")]}), tmp_path / "b.parquet")
+    for name in ("a.jsonl", "b.parquet"):
+        assert columns_of(read_all(str(tmp_path / name))) == [{"text": "a", "label": None}]
 
 
-def test_odd_csv_rows(tmp_path: Path):
-    file = tmp_path / "odd.csv"
-    file.write_bytes(b"text,label\na,1\nb,2,3\n\xff,1\n")
-    assert [row.reason for row in read_all(rows_of(str(file)))] == [
-        "",
-        "not a row",
-        "not UTF-8",
-    ]
+def test_a_file_without_rows_has_none(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text("\n \n")
+    (tmp_path / "b.json").write_text(" [ ] ")
+    (tmp_path / "c.csv").write_text("text,label\n")
+    (tmp_path / "d.json").write_text('{"data": []}')
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "e.parquet")
+    assert read_all(str(tmp_path)) == []
 
 
-def test_paths_that_cannot_be_used(tmp_path: Path):
-    (tmp_path / "rows.jsonl").write_text("{}")
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "rows.xls").write_text("x")
-    (tmp_path / "folder").mkdir()
-    for name, said in [
-        ("row.jsonl", r"there is no such file. Did you mean .*/rows.jsonl\?"),
-        ("empty.jsonl", "the file is empty"),
-        ("rows.xls", "unknown kind of file '.xls'; known: .jsonl"),
-        ("folder", "the folder holds no file of .jsonl"),
-    ]:
-        with pytest.raises(DataError, match=said):
-            read_all(rows_of(str(tmp_path / name)))
-    with pytest.raises(DataError, match=r"Get it with: shoal samples movies"):
-        read_all(rows_of("sample:movies/a.jsonl"), cache=tmp_path)
-    (tmp_path / "b.json").write_text("{")
-    with pytest.raises(DataError, match=r"belongs into a .jsonl file"):
-        read_all(rows_of(str(tmp_path / "b.json")))
-    (tmp_path / "c.parquet").write_text("{")
-    with pytest.raises(DataError, match="is no parquet file"):
-        read_all(rows_of(str(tmp_path / "c.parquet")))
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b"{", "a.json: is not JSON: it ends after 1 bytes. One object per line belongs"),
+        ("a.json", b'{"a": 1}\n{"a": 2}\n', "is not JSON with a list of rows, alone or as its"),
+        ("a.json", b'[{"a": 1} {"a": 2}]', r"is not JSON: b'{' at byte 10, where \] was expected"),
+        ("a.json", b'[{"a": 1},]', r"is not JSON: b'\]' at byte 10, where a value was expected"),
+        ("a.json", b'[{"a": 1}, {"a": "', "is not JSON: it ends after 18 bytes"),
+        ("a.json", b'"rows"', r"where \[ was expected"),
+        ("a.jsonl", '{"text": "人"}\n'.encode("utf-16"), "a.jsonl: is UTF-16. Convert it: iconv"),
+        ("a.csv", "text\n人\n".encode("utf-16-be", "x").join([b"\xfe\xff", b""]), "is UTF-16"),
+        ("a.json", '["人"]'.encode("utf-16"), "is UTF-16"),
+        ("a.csv", b"text,text\na,b\n", "a.csv: its header names text more than once"),
+        ("a.csv", b'"text,label\na,b\n', "its header is no line of csv: quote never closed"),
+        ("a.csv", b"t\xff\na\n", "its header is no line of csv: not UTF-8"),
+        ("a.parquet", b"{", "a.parquet: is no parquet file, or damaged"),
+        ("a.arrow", b"{}" * 90, "a.arrow: is no Arrow file, or damaged"),
+        ("a.jsonl.gz", b'{"text": "a"}\n', "a.jsonl.gz: is no gzip file, or damaged"),
+        ("a.jsonl.zst", b'{"text": "a"}\n', "a.jsonl.zst: is no zstd file, or damaged"),
+        ("a.parquet.gz", gzip.compress(b"{"), "a.parquet.gz: is no parquet file, or damaged"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(
+    tmp_path: Path, name: str, content: bytes, said: str
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as error:
+        read_all(str(tmp_path / name))
+    assert str(error.value).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("packing", list(PACKERS))
+@pytest.mark.parametrize("name", [name for name in WRITERS if "json" not in name])
+def test_a_file_that_is_cut_off_is_an_error(tmp_path: Path, name: str, packing: str):
+    """But for plain lines, where nobody can know."""
+    if not packing and name in ("rows.txt", "rows.csv", "rows.tsv"):
+        return
+    file = write(ROWS, tmp_path, name, packing)
+    whole = file.read_bytes()
+    for left in (len(whole) - 20, len(whole) // 2):
+        file.write_bytes(whole[:left])
+        with pytest.raises(DataError, match=r"is cut off|damaged") as error:
+            read_all(str(file))
+        assert str(error.value).startswith(str(file))
+
+
+def test_two_columns_of_one_name_cannot_be_told_apart(tmp_path: Path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet: has more than one column text. Rename one"):
+        read_all(str(tmp_path / "a.parquet"))

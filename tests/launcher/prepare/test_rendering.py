@@ -16,6 +16,7 @@ from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.recipe import Recipe
 from recipes.train import Train
+from support import tiny
 from trainer.shards import IGNORED
 
 PLAIN = Recipe(
@@ -174,3 +175,23 @@ def test_a_special_token_in_what_is_said_is_not_read_as_one(tokenizer: Any):
             render_chat(tokenizer, messages)
     [plain] = render(tokenizer, Sample(text="w1 <|end|> w2"), recipe())
     assert len(plain.input_ids) == 4
+
+
+def test_a_text_to_classify_may_be_a_pair():
+    pairs = tiny.make_pair_tokenizer()
+    task = "sequence_classification"
+    [alone] = render(pairs, Sample(text="w1 w2", label="a"), recipe(task=task))
+    assert pairs.decode(alone.input_ids) == "<|user|> w1 w2 <|end|>"
+    assert (alone.labels, alone.token_types) == ([], [])
+    sample = Sample(text="w1 w2", text_pair="w3 w4 w5", label="a")
+    [pair] = render(pairs, sample, recipe(task=task))
+    assert pairs.decode(pair.input_ids) == "<|user|> w1 w2 <|end|> w3 w4 w5 <|end|>"
+    assert pair.token_types == [0, 0, 0, 0, 1, 1, 1, 1]
+    with pytest.raises(Unusable, match="too long: 8 tokens"):
+        render(pairs, sample, recipe(length=7, task=task))
+    [cut] = render(pairs, sample, recipe(length=7, too_long="truncate", task=task))
+    assert pairs.decode(cut.input_ids) == "<|user|> w1 w2 <|end|> w3 w4 <|end|>"
+    assert cut.cuts == (Cut(how="cut at the end", tokens=1),)
+    [cut] = render(pairs, sample, recipe(length=7, too_long="truncate_left", task=task))
+    assert pairs.decode(cut.input_ids) == "<|user|> w1 w2 <|end|> w4 w5 <|end|>"
+    assert cut.cuts == (Cut(how="cut at the beginning", tokens=1),)

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from launcher.prepare import Prepared, prepare
+from launcher.prepare.key import PREPARE_VERSION
 from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.recipe import Recipe
 from recipes.train import Train
+from trainer.split import open_split
 
 FILES = 9
 
@@ -71,9 +73,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def reference(
+def made(
     local_ray: None, rows: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+) -> Prepared:
     """Made in one go on two CPUs."""
     prepared = run(recipe(rows), llama, tmp_path_factory.mktemp("reference"))
     manifest = prepared.manifest
@@ -81,7 +83,25 @@ def reference(
     assert manifest["rejected"]["duplicate"] == FILES * 6
     assert manifest["failed"] == {"not JSON": FILES}
     assert len(manifest["units"]) == FILES
-    return digests(prepared.folder)
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def reference(made: Prepared) -> dict[str, str]:
+    return digests(made.folder)
+
+
+def test_other_tokens_are_another_version(made: Prepared):
+    """Data that was prepared before would be taken for what this code makes. So with other tokens,
+    raise PREPARE_VERSION, and note here what comes of it."""
+    content = hashlib.sha256()
+    for name in ("train", "held_out"):
+        split = open_split(made.folder, name)
+        for index in range(len(split)):
+            row = split[index]
+            for part in (row.input_ids, row.labels, row.lengths, row.samples):
+                content.update(part.tobytes())
+    assert (PREPARE_VERSION, content.hexdigest()[:16]) == (4, "5075fb33b1710e63")
 
 
 DRIVER = """

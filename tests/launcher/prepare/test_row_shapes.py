@@ -60,6 +60,7 @@ def said(**row: Any) -> list[dict[str, Any]]:
 def test_alpaca():
     assert said(instruction="a", output="b") == ASKED
     assert said(instruction="a", input="", output="b", text="whatever") == ASKED
+    assert said(instruction="a", input=float("nan"), output="b", system=float("nan")) == ASKED
     assert said(instruction="Add.", input="1 2", output="3") == [user("Add.\n1 2"), assistant("3")]
     whole = said(instruction="a", output="b", system="s", history=[["x", "y"]])
     assert whole == [system("s"), user("x"), assistant("y"), *ASKED]
@@ -186,6 +187,7 @@ def test_images(tmp_path: Path):
         assert sample.only_prepared == "image_text"
         if "conversations" not in row:
             assert sample == asked
+    assert made({"messages": ASKED, "images": []}) == Sample(messages=ASKED)
     caption = made({"image": {"bytes": PNG, "path": None}, "text": "a cookie"})
     assert caption.messages == [user([image]), assistant("a cookie")]
     assert caption.images == [name_of_image(PNG)]
@@ -334,6 +336,7 @@ def test_which_prompt_is_taken_depends_on_what_it_shows():
         ({"prompt": "a", "chosen": [assistant("b")], "rejected": [user("b")]}, "no preference"),
         ({"image": b"nothing known", "text": "b"}, "bad image"),
         ({"image": None, "text": "b"}, "bad image"),
+        ({"messages": [user("<image>"), assistant("b")], "images": []}, "bad image"),
         ({"image": "data:image/png;base64,#", "text": "b"}, "bad image"),
         ({"messages": [user("<image><image>"), assistant("b")], "images": ["a"]}, "bad image"),
         ({"text": "a\ud800"}, "half a character"),
@@ -353,6 +356,8 @@ def test_a_shape_that_is_named_is_not_guessed():
     assert made(row, format="text_label").messages == ASKED
     with pytest.raises(Unusable, match="no known column: no instruction; columns: text"):
         made({"text": "a"}, format="alpaca")
+    assert to_asked({"text": "a"}, recipe(format="alpaca")) == Sample(text="a")
+    assert to_asked({"instruction": "a"}, recipe(format="text")).messages == ASKED[:1]
     source = Source(path="a", format="alpaca")
     assert to_sample(row, recipe(format="text"), source).messages == [user("c"), assistant("d")]
 
@@ -388,6 +393,11 @@ def test_the_guess_is_told():
     named = guess([{"review": "a", "stars": 1}], renamed, None)
     assert named.told == "text_label (columns review, stars)"
     assert guess([{"body": 1, "id": 2}], recipe(), None).told == "no known shape (columns body, id)"
+    prompt = recipe(prompt=["{text} {stars}"], columns={"text": "review"})
+    rows = [{"review": "a", "stars": 1}]
+    assert guess(rows, prompt, None).told == "data.prompt (columns review, stars)"
+    lacks = "data.prompt (columns review); the rows have no stars"
+    assert guess([{"review": "a"}], prompt, None).told == lacks
     assert guess([], recipe(), None).told == "no known shape (columns none)"
 
 

@@ -1,0 +1,80 @@
+"""Which prepared data is meant: by a recipe, by a key in the cache, or by its folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.cached.removal import one_key
+from recipes import shipped
+from recipes.errors import DataError, RecipeError
+from recipes.load import load
+from trainer.shards import read_manifest
+
+_KEY = re.compile(r"[0-9a-f]{1,32}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Prepared data."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+
+def find(reference: str, overrides: Sequence[str], cache: Path) -> Place:
+    """The prepared data that a person names.
+
+    `cache` holds the keys; recipes say themselves where theirs is. Raises `DataError` when the data
+    of a recipe is not prepared, or a folder holds none, `RecipeError` when nothing is called so.
+    """
+    folder = Path(reference).expanduser()
+    if (folder / "manifest.json").is_file():
+        return _opened(folder)
+    is_recipe = folder.is_file() or reference in shipped.names()
+    if is_recipe or (folder / "recipe.yaml").is_file():
+        return _of_recipe(reference, overrides)
+    if folder.is_dir():
+        raise DataError(f"{folder}: holds no prepared data, and no recipe")
+    if _KEY.fullmatch(reference):
+        keys = {file.parent.name for file in (cache / "prepared").glob("[!.]*/manifest.json")}
+        return _opened(cache / "prepared" / one_key(reference, keys))
+    shipped.find(reference)  # raises, with the nearest name
+    raise AssertionError("unreachable")
+
+
+def _opened(folder: Path) -> Place:
+    manifest = read_manifest(folder)
+    if "splits" not in manifest or "by_source" not in manifest:
+        raise DataError(f"{folder}: its manifest is not one of prepared data")
+    return Place(folder=folder.resolve(), manifest=manifest)
+
+
+def _of_recipe(reference: str, overrides: Sequence[str]) -> Place:
+    from adapters.base_ref import locate
+    from launcher.plan.rows import find_prepared
+    from launcher.prepare.sources import find_sources
+
+    recipe = load(reference, overrides).recipe
+    cache = Path(recipe.storage.cache)
+    sources = find_sources(recipe.data, cache)
+    folder = find_prepared(recipe, locate(recipe.base, cache, download=False), cache, sources)
+    if folder is None:
+        changes = " ".join(["", *overrides])
+        raise DataError(
+            f"{reference}: its data is not prepared, or has changed since. Prepare it with: "
+            f"shoal prepare {reference}{changes}"
+        )
+    return _opened(folder)
+
+
+def check_sample(manifest: Mapping[str, Any], sample: int) -> None:
+    """Raises `RecipeError` for what is no id of a sample of this data."""
+    if not 0 <= sample >> 32 < len(manifest["units"]):
+        raise RecipeError(
+            f"--sample {sample}: is no sample of this data. Ids are shown with samples, and by "
+            "shoal ledger RUN --step N"
+        )

@@ -1,0 +1,55 @@
+"""Prepared data that is there already, found without starting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.prepare.digests import Digests, hash_here
+from launcher.prepare.failures import Failures
+from launcher.prepare.key import prepared_key
+from launcher.prepare.sources import find_sources
+from launcher.prepare.usage import note_use
+from recipes.recipe import Recipe
+from trainer.shards import read_manifest
+
+MANIFEST = "manifest.json"
+
+HASHED_HERE_BYTES = 256 * 2**20
+"""Files up to this size together are read by this process; more are read by tasks, on all nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Prepared data; `fresh` when this call made it, else it was there."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    fresh: bool
+
+
+def find_prepared(recipe: Recipe, *, base_folder: Path, cache: Path) -> Prepared | None:
+    """The prepared data of a recipe if it is there; None when it is not, or when more of the
+    sources has to be read to know that than this process should.
+
+    Raises `DataError` when a source is not there, or when of what is there too much has failed.
+    """
+    sources = find_sources(recipe.data, cache)
+    digests = Digests(folder=cache / "digests")
+    unknown = [source for source in sources if digests.known(source) is None]
+    if sum(source.bytes for source in unknown) > HASHED_HERE_BYTES:
+        return None
+    key = prepared_key(recipe, base_folder, digests.of(sources, hash_here))
+    return prepared_in(cache / "prepared" / key, recipe)
+
+
+def prepared_in(folder: Path, recipe: Recipe) -> Prepared | None:
+    """What is prepared in a folder, which is noted as used; None when nothing is."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    Failures.of(manifest, recipe.data.max_failed).check()
+    note_use(folder)
+    return Prepared(folder=folder, manifest=manifest, fresh=False)
