@@ -270,9 +270,20 @@ def record_batch(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
+def _is_all_learnt(row: Mapping[str, Any]) -> bool:
+    """Whether a row is learnt but for its first token, as texts are: told from lists in a tenth of
+    the time that the runs of a row take."""
+    labels, ids = row["labels"], row["input_ids"]
+    if not isinstance(labels, list) or not isinstance(ids, list) or len(labels) < 2:
+        return False
+    return labels[0] == IGNORED and IGNORED not in ids and labels[1:] == ids[1:]
+
+
 def _value(row: Mapping[str, Any], name: str) -> Any:
     """A value of a row, or what stands for it where the row has none."""
     if name == "runs":
+        if _is_all_learnt(row):
+            return np.array([1, len(row["labels"]) - 1], np.int32)
         labels = np.asarray(row["labels"], np.int32)
         ids = np.asarray(row["input_ids"][: len(labels)], np.int32)
         assert np.all((labels == IGNORED) | (labels == ids)), "a label that is not its token"
