@@ -22,8 +22,8 @@ class Epoch:
     whole: bool
     """All its steps are done."""
     repeated: Sequence[int]
-    """Samples of rows seen more than once. That a row or several hold a sample twice, as weights and
-    long texts that are split make it, is how the data is."""
+    """Samples of rows seen more than once. That rows hold a sample twice, as weights and long texts
+    that are split make it, is how the data is."""
     lost: int
     """Rows that its steps should have seen and did not, those of skipped batches not counted."""
     skipped: int
