@@ -133,6 +133,7 @@ def check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
 
 _FIXES = {
     "no known column": "Name the columns that hold the text with data.columns, as in {text: NAME}",
+    "chat template refuses": "Use a base that was made for chat, or give data.chat_template",
     "too long": "Raise data.sequence_length, or cut samples with data.too_long",
 }
 
