@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.prepared import recipe, write
 
 from launcher.prepare import prepare
 from launcher.prepare.mixture import check_takes
@@ -16,6 +15,7 @@ from launcher.prepare.sources import find_sources
 from launcher.prepare.units import units
 from recipes.data import Data, Source
 from recipes.errors import DataError
+from support.prepared import recipe, write
 
 ROWS = [{"text": f"w{number % 100} w{number // 100}"} for number in range(900)]
 
