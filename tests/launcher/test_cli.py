@@ -62,7 +62,7 @@ def test_a_folder_that_hides_a_room_is_refused(tmp_path: Path):
 def cpu_s(command: list[str], cwd: Path) -> float:
     """The least of three: other work on the machine only ever adds to it."""
     found = []
-    for _ in range(3):
+    for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=cwd, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -71,12 +71,8 @@ def cpu_s(command: list[str], cwd: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def libraries_s(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """CPU time of importing what every command needs: 0.145 s on the machine that the limits are
-    given for. A busy machine slows every process alike, by half and more."""
-    folder = tmp_path_factory.mktemp("light")
-    subprocess.run([*SHOAL, "--help"], capture_output=True, check=True)  # writes byte code
-    return cpu_s([sys.executable, "-c", "import omegaconf, pydantic, typer"], folder)
+def byte_code() -> None:
+    subprocess.run([*SHOAL, "--help"], capture_output=True, check=True)
 
 
 LIGHT = [
@@ -93,11 +89,17 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(("limit_s", "arguments"), LIGHT, ids=[command[0] for _, command in LIGHT])
-def test_light_commands_are_light(
-    limit_s: float, arguments: list[str], tmp_path: Path, libraries_s: float
-):
-    """In CPU time; wall-clock time would be noise."""
-    assert cpu_s([*SHOAL, *arguments], tmp_path) < limit_s * libraries_s / 0.145
+@pytest.mark.usefixtures("byte_code")
+def test_light_commands_are_light(limit_s: float, arguments: list[str], tmp_path: Path):
+    """In CPU time; wall-clock time would be noise.
+
+    Importing what every command needs takes 0.145 s on the machine that the limits are given for. A
+    busy machine slows every process, by half and more, but not at every moment: the two are
+    measured in turn.
+    """
+    libraries = [sys.executable, "-c", "import omegaconf, pydantic, typer"]
+    pairs = [(cpu_s([*SHOAL, *arguments], tmp_path), cpu_s(libraries, tmp_path)) for _ in range(2)]
+    assert min(command / needed for command, needed in pairs) < limit_s / 0.145
 
 
 @pytest.mark.parametrize(
