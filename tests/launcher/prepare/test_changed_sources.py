@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.prepared import recipe, write
 
 from launcher.prepare import prepare
 from launcher.prepare.mixture import check_takes
@@ -16,6 +15,7 @@ from launcher.prepare.sources import find_sources
 from launcher.prepare.units import units
 from recipes.data import Data, Source
 from recipes.errors import DataError
+from support.prepared import recipe, write
 
 ROWS = [{"text": f"w{number % 100} w{number // 100}"} for number in range(900)]
 
@@ -49,8 +49,7 @@ def test_a_unit_of_another_version_is_not_read(
     parts = units(find_sources(Data(train=[Source(path=str(file))]), tmp_path), 2000)
     change(file)
     with pytest.raises(DataError, match=rf"{file}: {said}"):
-        for part in parts:
-            list(read(part))
+        [list(read(part)) for part in parts]
 
 
 @pytest.mark.usefixtures("local_ray")
