@@ -96,8 +96,8 @@ def merge(
     *,
     task: str,
     labels: Sequence[str],
-    multi_label: bool,
     rows: Sequence[Sequence[int]],
+    multi_label: bool = False,
     allow_pickle: bool = False,
     new_tokens: Sequence[str] = (),
 ) -> Merged:

@@ -22,7 +22,8 @@ class Epoch:
     whole: bool
     """All its steps are done."""
     repeated: Sequence[int]
-    """Samples seen more than once."""
+    """Samples of rows seen more than once. That rows hold a sample twice, as weights and long texts
+    that are split make it, is how the data is."""
     lost: int
     """Rows that its steps should have seen and did not, those of skipped batches not counted."""
     skipped: int
@@ -76,21 +77,24 @@ class _Seen:
         self.skipped = 0
         self._rows: list[npt.NDArray[np.int64]] = []
         self._samples: list[npt.NDArray[np.int64]] = []
+        self._rows_of_samples: list[npt.NDArray[np.int64]] = []
 
     def take(self, rows: Sequence[int], samples: Sequence[Sequence[int]]) -> None:
         self._rows.append(np.array(rows, np.int64))
         self._samples.append(np.fromiter(chain.from_iterable(samples), np.int64))
+        self._rows_of_samples.append(np.repeat(self._rows[-1], [len(ids) for ids in samples]))
 
     def closed(self, end: int) -> Epoch:
         """What became of it; the run has come to the position `end`."""
-        rows = np.unique(_joined(self._rows))
-        samples, times = np.unique(_joined(self._samples), return_counts=True)
+        rows, times = np.unique(_joined(self._rows), return_counts=True)
+        samples = _joined(self._samples)
+        again = np.isin(_joined(self._rows_of_samples), rows[times > 1])
         return Epoch(
             number=self.number + 1,
             rows=len(rows),
-            samples=len(samples),
+            samples=len(np.unique(samples)),
             whole=self.end <= end,
-            repeated=samples[times > 1].tolist(),
+            repeated=np.unique(samples[again]).tolist(),
             lost=min(self.end, end) - self.begin - self.skipped - len(rows),
             skipped=self.skipped,
         )

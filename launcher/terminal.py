@@ -77,17 +77,21 @@ def pace_text(pace: Pace, total: int) -> str:
     """`1,234,567 rows · 85,000 rows/s · 2 min 05 s left`, as far as it is known."""
     parts = [f"{pace.rows:,} rows"] if pace.rows else []
     if (speed := pace.rows_per_s()) is not None:
-        parts.append(f"{speed:,.0f} rows/s")
+        parts.append(_speed_text(speed))
     if (left := pace.seconds_left(total)) is not None:
         parts.append(f"{seconds_text(left)} left")
     return " · ".join(parts)
+
+
+def _speed_text(speed: float) -> str:
+    return f"{speed:,.0f} rows/s" if speed >= 10 else f"{speed:.1f} rows/s"
 
 
 def done_text(pace: Pace) -> str:
     """`1,234,567 rows · 85,000 rows/s` of a phase that is over; nothing where none were told."""
     parts = [f"{pace.rows:,} rows"] if pace.rows else []
     if (speed := pace.overall()) is not None:
-        parts.append(f"{speed:,.0f} rows/s")
+        parts.append(_speed_text(speed))
     return " · ".join(parts)
 
 

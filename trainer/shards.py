@@ -251,10 +251,17 @@ def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, An
         yield some
 
 
+def compact(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The same row in a third of the memory and less: arrays for lists, and runs for labels."""
+    kept = {name: value for name, value in row.items() if name != "labels"}
+    ids = np.asarray(row["input_ids"], np.int32)
+    return kept | {"input_ids": ids, "runs": _value(row, "runs")}
+
+
 def record_batch(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Rows as a batch of `SCHEMA`.
 
-    A row has the columns of `SCHEMA`, but `labels` (int32, IGNORED or the token itself) for `runs`.
+    A row has the columns of `SCHEMA`, or `labels` (int32, IGNORED or the token itself) for `runs`.
     What it lacks is as in a row with one text and no label, from the first source.
     """
     columns = []
@@ -282,6 +289,8 @@ def _is_all_learnt(row: Mapping[str, Any]) -> bool:
 def _value(row: Mapping[str, Any], name: str) -> Any:
     """A value of a row, or what stands for it where the row has none."""
     if name == "runs":
+        if "runs" in row:
+            return row["runs"]
         if _is_all_learnt(row):
             return np.array([1, len(row["labels"]) - 1], np.int32)
         labels = np.asarray(row["labels"], np.int32)

@@ -77,4 +77,5 @@ def page_of(seen: Seen) -> str:
         counts=seen.counts,
         sequence_title=shown.sequence_title,
         sample_title=shown.sample_title,
+        rejected_title=shown.rejected_title,
     )

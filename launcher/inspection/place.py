@@ -55,13 +55,14 @@ def _opened(folder: Path) -> Place:
 
 def _of_recipe(reference: str, overrides: Sequence[str]) -> Place:
     from adapters.base_ref import locate
-    from launcher.plan.rows import find_prepared
+    from launcher.prepare.found import look_for_prepared
     from launcher.prepare.sources import find_sources
 
     recipe = load(reference, overrides).recipe
     cache = Path(recipe.storage.cache)
     sources = find_sources(recipe.data, cache)
-    folder = find_prepared(recipe, locate(recipe.base, cache, download=False), cache, sources)
+    base_folder = locate(recipe.base, cache, download=False)
+    folder = look_for_prepared(recipe, sources, base_folder=base_folder, cache=cache)
     if folder is None:
         changes = " ".join(["", *overrides])
         raise DataError(

@@ -214,6 +214,11 @@ def _kind(piece: Piece) -> tuple[bool, bool]:
     return piece.learnt, piece.special
 
 
+def rejected_title(reason: str, counts: Mapping[str, int]) -> str:
+    rows = "1 row" if counts[reason] == 1 else f"{counts[reason]:,} rows"
+    return f"{visible(reason)}: {rows}"
+
+
 def show_rejected(console: Console, rows: Sequence[RejectedRow], counts: Mapping[str, int]) -> None:
     """Rows that were set aside, by reason."""
     if not rows:
@@ -223,8 +228,7 @@ def show_rejected(console: Console, rows: Sequence[RejectedRow], counts: Mapping
         if row.reason != told:
             told = row.reason
             console.print()
-            title = f"{visible(told)}: {counts[told]:,} rows"
-            console.rule(Text(title), align="left", characters="─")
+            console.rule(Text(rejected_title(told, counts)), align="left", characters="─")
         detail = f": {visible(row.detail)}" if row.detail else ""
         place = f"▸ {visible(row.file)} row {row.row:,}{detail}"
         console.print(Text(place, style="bold"), soft_wrap=True)

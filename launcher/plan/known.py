@@ -9,7 +9,8 @@ from adapters.base_ref import locate
 from launcher.plan.base_shape import BaseShape, read_base_shape
 from launcher.plan.machine import Machine
 from launcher.plan.plan import Known
-from launcher.plan.rows import Rows, count_rows, estimate_rows, find_prepared
+from launcher.plan.rows import Rows, count_rows, estimate_rows
+from launcher.prepare.found import look_for_prepared
 from launcher.prepare.sources import find_sources
 from recipes.address import is_address
 from recipes.errors import BaseModelError, DataError
@@ -49,7 +50,9 @@ def look(recipe: Recipe, machine: Machine) -> Known:
 
 def _rows(recipe: Recipe, base_folder: Path | None, cache: Path) -> Rows:
     sources = find_sources(recipe.data, cache)
-    prepared = find_prepared(recipe, base_folder, cache, sources) if base_folder else None
+    prepared = None
+    if base_folder is not None:
+        prepared = look_for_prepared(recipe, sources, base_folder=base_folder, cache=cache)
     return count_rows(prepared) if prepared is not None else estimate_rows(recipe, sources)
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from launcher.prepare.digests import Digests, hash_here
-from launcher.prepare.key import prepared_key
 from launcher.prepare.reading import read
 from launcher.prepare.reading.tables import open_parquet
 from launcher.prepare.shapes import to_sample
@@ -25,8 +23,6 @@ from recipes.recipe import Recipe
 from trainer.shards import read_manifest
 from trainer.split import open_split
 
-# Sources up to this size are hashed to find their prepared data, in about a tenth of a second.
-_HASHED_BYTES = 64 * 2**20
 _LOOKED_AT_BYTES = 2**20
 _LOOKED_AT_ROWS = 10_000  # of files that are read whole
 _PACKED = 3.0  # how many times gzip and zstd make texts smaller
@@ -58,25 +54,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-def find_prepared(
-    recipe: Recipe, base_folder: Path, cache: Path, sources: Sequence[Source]
-) -> Path | None:
-    """The prepared data of a recipe, if it is there.
-
-    Sources that look as when they were last read are known by the digests of then. Of others, those
-    that are together small are read; large ones are not, so data that were moved since count as not
-    prepared.
-    """
-    digests = Digests(folder=cache / "digests")
-    if any(digests.known(source) is None for source in sources) and (
-        sum(source.bytes for source in sources) > _HASHED_BYTES
-    ):
-        return None
-    entries = digests.of(sources, hash_here, remember=False)
-    folder = cache / "prepared" / prepared_key(recipe, base_folder, entries)
-    return folder if (folder / "manifest.json").is_file() else None
 
 
 def count_rows(folder: Path) -> Rows:

@@ -43,6 +43,7 @@ KEY = np.dtype([("question", "S16"), ("digest", "S16"), ("index", "<u4"), ("held
 whether its row names it held out."""
 
 _BATCH = 1024
+_BATCH_CHARACTERS = 2**23
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 200
 # More than a classification has; a column of free text would fill the memory of the driver.
@@ -162,11 +163,13 @@ def _names_held_out(columns: dict[str, Any], context: Context) -> bool:
 
 def _batches(samples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
+    characters = 0
     for sample in samples:
         batch.append(sample)
-        if len(batch) == _BATCH:
+        characters += len(sample["sample"])
+        if len(batch) == _BATCH or characters >= _BATCH_CHARACTERS:
             yield batch
-            batch = []
+            batch, characters = [], 0
     if batch:
         yield batch
 

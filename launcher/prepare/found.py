@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.failures import Failures
 from launcher.prepare.key import prepared_key
-from launcher.prepare.sources import find_sources
+from launcher.prepare.sources import Source, find_sources
 from launcher.prepare.usage import note_use
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
 
 MANIFEST = "manifest.json"
+
+_LOOKED_AT_BYTES = 64 * 2**20
 
 HASHED_HERE_BYTES = 256 * 2**20
 """Files up to this size together are read by this process; more are read by tasks, on all nodes."""
@@ -36,13 +38,50 @@ def find_prepared(recipe: Recipe, *, base_folder: Path, cache: Path) -> Prepared
 
     Raises `DataError` when a source is not there, or when of what is there too much has failed.
     """
-    sources = find_sources(recipe.data, cache)
+    folder = folder_for(
+        recipe,
+        find_sources(recipe.data, cache),
+        base_folder=base_folder,
+        cache=cache,
+        most_bytes=HASHED_HERE_BYTES,
+        remember=True,
+    )
+    return prepared_in(folder, recipe) if folder is not None else None
+
+
+def look_for_prepared(
+    recipe: Recipe, sources: Sequence[Source], *, base_folder: Path, cache: Path
+) -> Path | None:
+    """The folder of a recipe's prepared data if it is there, for who only looks: nothing is
+    written, and sources that are not known are read only where that takes a tenth of a second."""
+    folder = folder_for(
+        recipe,
+        sources,
+        base_folder=base_folder,
+        cache=cache,
+        most_bytes=_LOOKED_AT_BYTES,
+        remember=False,
+    )
+    return folder if folder is not None and (folder / MANIFEST).is_file() else None
+
+
+def folder_for(
+    recipe: Recipe,
+    sources: Sequence[Source],
+    *,
+    base_folder: Path,
+    cache: Path,
+    most_bytes: int,
+    remember: bool,
+) -> Path | None:
+    """Where a recipe's prepared data lies or would lie. Sources that look as when they were last
+    read are known; None when more than `most_bytes` of others would have to be read."""
     digests = Digests(folder=cache / "digests")
     unknown = [source for source in sources if digests.known(source) is None]
-    if sum(source.bytes for source in unknown) > HASHED_HERE_BYTES:
+    if sum(source.bytes for source in unknown) > most_bytes:
         return None
-    key = prepared_key(recipe, base_folder, digests.of(sources, hash_here))
-    return prepared_in(cache / "prepared" / key, recipe)
+    entries = digests.of(sources, hash_here, remember=remember)
+    return cache / "prepared" / prepared_key(recipe, base_folder, entries)
 
 
 def prepared_in(folder: Path, recipe: Recipe) -> Prepared | None:

@@ -121,7 +121,7 @@ def check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
     if manifest["splits"]["train"]["rows"] == 0:
         raise UselessRowsError(
             f"data.train: none of {manifest['rows_read']} rows can be trained on "
-            f"({reasons or 'there are no rows'}) in {files}"
+            f"({reasons or 'there are no rows'}) in {files}{_fix(manifest['rejected'])}"
         )
     if recipe.data.holds_out and manifest["splits"]["held_out"]["rows"] == 0:
         ways = ("held_out", "held_out_fraction", "held_out_column")
@@ -129,3 +129,16 @@ def check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
         raise UselessRowsError(
             f"data.{what}: no usable row is held out ({reasons or 'too few rows'})"
         )
+
+
+_FIXES = {
+    "no known column": "Name the columns that hold the text with data.columns, as in {text: NAME}",
+    "chat template refuses": "Use a base that was made for chat, or give data.chat_template",
+    "too long": "Raise data.sequence_length, or cut samples with data.too_long",
+}
+
+
+def _fix(rejected: Mapping[str, int]) -> str:
+    """What helps against the commonest reason, where one thing does."""
+    commonest = max(rejected, key=lambda reason: rejected[reason], default="")
+    return f". {_FIXES[commonest]}" if commonest in _FIXES else ""

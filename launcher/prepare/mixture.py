@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from recipes.data import Source
+from recipes.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,28 @@ def takes(
         n if weight is None else (round(weight * scale) if n else 0)
         for n, weight in zip(have, exact, strict=True)
     ]
+
+
+# A shard's samples are held in memory, copies too, and nobody means so many.
+_MOST_COPIES = 1000
+
+
+def check_takes(called: Sequence[str], have: Sequence[int], take: Sequence[int]) -> None:
+    """Raises `DataError` for weights so far apart that of a source nothing would be left, or its
+    samples be repeated more than a thousand times. Of each source: its name, samples, and those to
+    take."""
+    for name, samples, taken in zip(called, have, take, strict=False):
+        if samples and not taken:
+            raise DataError(
+                f"data.train: not one of the {samples:,} samples of {name} is taken, so small is "
+                "its weight beside the others. Raise it, or leave the source out"
+            )
+        if taken > samples * _MOST_COPIES:
+            raise DataError(
+                f"data.mix = repeat: the {samples:,} samples of {name} would be repeated "
+                f"{taken // samples:,} times, so large is its weight beside the others. Lower it, "
+                "or take less of the others with data.mix=cut"
+            )
 
 
 def names(sources: Sequence[Source]) -> list[str]:

@@ -150,12 +150,13 @@ def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
         check_template(data.chat_template)
     has_template = data.chat_template is not None or has_chat_template(folder)
     chats = (*CHATS, "text_label", "text_labels", "image_text")
-    needs_template = recipe.task == "causal_lm" and (data.prompt or data.format in chats)
-    if needs_template and not has_template:
-        what = "data.prompt" if data.prompt else f"data.format = {data.format}"
+    needs = [f"{path} = {shape}" for path, shape in data.shapes() if shape in chats]
+    if data.prompt:
+        needs.insert(0, "data.prompt")
+    if recipe.task == "causal_lm" and needs and not has_template:
         raise DataError(
-            f"{what}: the tokenizer of {folder} has no chat template. Use a base that was made for "
-            "chat, give data.chat_template, or data.format=text"
+            f"{needs[0]}: the tokenizer of {folder} has no chat template. Use a base that was made "
+            "for chat, give data.chat_template, or data.format=text"
         )
 
 

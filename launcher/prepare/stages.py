@@ -12,7 +12,7 @@ from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
 from launcher.prepare.cleaning import boilerplate_step
 from launcher.prepare.context import Context
 from launcher.prepare.failures import Failures, UselessRowsError
-from launcher.prepare.mixture import Copies, takes
+from launcher.prepare.mixture import Copies, check_takes, names, takes
 from launcher.prepare.similarity import num_bands
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report, Stage, run_on_ray
@@ -123,6 +123,7 @@ class Stages:
             firsts.append(have[source])
             have[source] += int(count)
         wanted = takes(have[: len(weights)], weights, self.recipe.data.mix)
+        check_takes(names(self.recipe.data.train), have, wanted)
         wanted += have[len(weights) :]
         return [
             Copies(have=have[source], take=wanted[source], first=rank)

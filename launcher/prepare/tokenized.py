@@ -28,7 +28,7 @@ from launcher.prepare.stage import Report
 from launcher.prepare.unusable import Unusable
 from recipes.data import Data
 from recipes.files import whole_file, whole_path
-from trainer.shards import SCHEMA, record_batch
+from trainer.shards import SCHEMA, compact, record_batch
 
 FOLDER = "tokens"
 SPLITS = ("train", "held_out")
@@ -137,7 +137,9 @@ def _tokenize(part: Tokenizing, context: Context, made: _Made, rejected: TextIO)
         made.cuts.update(cut for row in found for cut in row.pop("cuts"))
         counts["tokens"] += copies * sum(len(row["input_ids"]) for row in found)
         counts["supervised"] += copies * sum(row["supervised"] for row in found)
-        made.rows[split][int(chances[index] * part.groups[split])] += found * copies
+        made.rows[split][int(chances[index] * part.groups[split])] += [
+            compact(row) for row in found
+        ] * copies
         if split == "held_out" and len(made.prompts) < PROMPTS_KEPT:
             made.prompts += rows.prompts(sample, sample_id)
     before.rest()

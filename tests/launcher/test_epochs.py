@@ -47,6 +47,19 @@ def test_a_sample_that_comes_twice_and_one_that_is_lost_are_found():
     assert second.lost == 0
 
 
+def test_data_that_holds_a_sample_twice_is_no_mistake():
+    """Weights repeat samples, and a long text can be several rows."""
+    whole = account(5)
+    entries = [
+        dataclasses.replace(e, samples=[[row // 2, row // 2] for row in e.rows])
+        for e in whole.entries
+    ]
+    first, second = epochs_of(dataclasses.replace(whole, entries=entries))
+    assert (first.rows, first.samples) == (10, 5)
+    assert not first.repeated
+    assert not second.repeated
+
+
 def test_what_was_left_out_is_neither_lost_nor_forgotten():
     """Batch 2 holds the last two rows of the first epoch and the first two of the second."""
     first, second = epochs_of(account(4, skipped=(2,)))

@@ -52,7 +52,7 @@ class Rows:
         with told(source.address):
             try:
                 yield from islice(self._rows(), self.unit.rows)
-            except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException):
+            except (OSError, EOFError, ValueError, IndexError, zlib.error, pa.ArrowException):
                 check_unchanged(source)  # a file that was replaced looks damaged
                 raise
             check_unchanged(source)

@@ -14,6 +14,11 @@ from launcher.prepare.shapes.sample import Message, Sample
 from launcher.prepare.unusable import Unusable
 from recipes.recipe import Recipe
 
+# A text of more characters than both has no place in a sequence, whatever its tokens are. To find
+# its tokens all the same takes 280 bytes of memory and 2 µs for each.
+_CHARACTERS = 2**20
+_CHARACTERS_PER_TOKEN = 64
+
 
 def render(tokenizer: Any, sample: Sample, recipe: Recipe) -> list[Rendered]:
     """The sequences of a sample, each of at most data.sequence_length tokens: one; of a preference
@@ -23,6 +28,8 @@ def render(tokenizer: Any, sample: Sample, recipe: Recipe) -> list[Rendered]:
     or from which nothing would be learnt.
     """
     length, too_long = recipe.data.sequence_length, recipe.data.too_long
+    if too_long == "set_aside":
+        _check_characters(sample, length)
     if recipe.task == "sequence_classification":
         assert sample.text is not None
         return [render_classified(tokenizer, sample.text, sample.text_pair, length, too_long)]
@@ -40,6 +47,12 @@ def render(tokenizer: Any, sample: Sample, recipe: Recipe) -> list[Rendered]:
     if too_long == "truncate_left" and sample.messages is not None:
         whole = _without_first_turns(tokenizer, sample, whole, length)
     return [check_learnt(_cut(tokenizer, whole, length, too_long))]
+
+
+def _check_characters(sample: Sample, length: int) -> None:
+    characters = len(sample.texts())
+    if characters > max(_CHARACTERS, _CHARACTERS_PER_TOKEN * length):
+        raise Unusable("too long", f"{characters:,} characters")
 
 
 def _sides(sample: Sample) -> list[Sample]:

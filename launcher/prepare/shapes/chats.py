@@ -39,6 +39,7 @@ def _text_pair(columns: Columns, keep: KeepImage) -> Sample:
 
 
 def _chat(columns: Columns, keep: KeepImage) -> Sample:
+    columns.check("messages")
     messages, images = messages_of(columns.get("messages"), columns.name_of("messages"), keep)
     return Sample(
         messages=with_system(messages, columns.text_or_none("system")),

@@ -40,10 +40,14 @@ class Columns:
         value = look_up(self.row, self.name_of(name), None) if self.has(name) else None
         return None if isinstance(value, float) and math.isnan(value) else value
 
-    def text(self, name: str) -> str:
-        """The text in a column. Raises `Unusable`."""
+    def check(self, name: str) -> None:
+        """Raises `Unusable` when a column is not there."""
         if not self.has(name):
             raise Unusable("no known column", f"no {self.name_of(name)}; {self.told()}")
+
+    def text(self, name: str) -> str:
+        """The text in a column. Raises `Unusable`."""
+        self.check(name)
         value = self.get(name)
         if not isinstance(value, str):
             raise Unusable("no text", f"{self.name_of(name)} is {type(value).__name__}")

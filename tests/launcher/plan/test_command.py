@@ -114,8 +114,9 @@ def test_a_run_without_a_plan_is_told_so(workplace: Path, tmp_path: Path):
 
 def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, tmp_path: Path):
     from adapters.base_ref import locate
-    from launcher.plan.rows import count_rows, find_prepared
+    from launcher.plan.rows import count_rows
     from launcher.prepare.digests import Digests, hash_here
+    from launcher.prepare.found import look_for_prepared
     from launcher.prepare.key import prepared_key
     from launcher.prepare.sources import find_sources
     from recipes.load import load
@@ -123,7 +124,7 @@ def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, t
     recipe = load(workplace / "tiny.yaml", [f"storage.cache={tmp_path}"]).recipe
     folder = locate(recipe.base, tmp_path)
     sources = find_sources(recipe.data, tmp_path)
-    assert find_prepared(recipe, folder, tmp_path, sources) is None
+    assert look_for_prepared(recipe, sources, base_folder=folder, cache=tmp_path) is None
     entries = Digests(folder=tmp_path / "digests").of(sources, hash_here)
     made = tmp_path / "prepared" / prepared_key(recipe, folder, entries)
     samples = tiny.samples(5)
@@ -134,13 +135,13 @@ def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, t
     )
     manifest = json.loads((made / "manifest.json").read_text())
     (made / "manifest.json").write_text(json.dumps(manifest | {"sources": entries}))
-    assert find_prepared(recipe, folder, tmp_path, sources) == made
+    assert look_for_prepared(recipe, sources, base_folder=folder, cache=tmp_path) == made
     rows = count_rows(made)
     assert list(rows.tokens) == [len(samples[0][0]) + len(samples[1][0]), len(samples[2][0])]
     assert list(rows.samples) == [2, 1]
     assert list(rows.held_out_tokens) == [len(ids) for ids, _ in samples[3:]]
     other = load(workplace / "tiny.yaml", ["data.sequence_length=32"]).recipe
-    assert find_prepared(other, folder, tmp_path, sources) is None
+    assert look_for_prepared(other, sources, base_folder=folder, cache=tmp_path) is None
 
 
 def test_what_was_measured_is_read_from_the_runs_files(tmp_path: Path):

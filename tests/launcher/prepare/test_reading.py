@@ -128,7 +128,11 @@ def test_a_file_without_rows_has_none(tmp_path: Path):
         ("a.arrow", b"{}" * 90, "a.arrow: is no Arrow file, or damaged"),
         ("a.jsonl.gz", b'{"text": "a"}\n', "a.jsonl.gz: is no gzip file, or damaged"),
         ("a.jsonl.zst", b'{"text": "a"}\n', "a.jsonl.zst: is no zstd file, or damaged"),
-        ("a.parquet.gz", gzip.compress(b"{"), "a.parquet.gz: is no parquet file, or damaged"),
+        (
+            "a.parquet.gz",
+            gzip.compress(b"{", mtime=0),
+            "a.parquet.gz: is no parquet file, or damaged",
+        ),
     ],
 )
 def test_files_that_are_not_what_their_name_says(
