@@ -28,7 +28,7 @@ STORE_BYTES = 80 * 2**20
 
 def main(recipe_file: str, nodes: int, cpus: int, what: str, result: Path) -> None:
     """Prepare, and write the figures."""
-    from launcher.prepare import prepare
+    from launcher.prepare.pipeline import prepare
     from recipes.load import load
 
     recipe = load(recipe_file, []).recipe

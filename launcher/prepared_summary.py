@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from launcher.prepare import Prepared
+from launcher.prepare.found import Prepared
 
 _REASONS_SHOWN = 4
 

@@ -21,8 +21,9 @@ from launcher import prepared_summary, runs
 from launcher.common_ground import check_nodes, make_folders
 from launcher.following import followed
 from launcher.plan import record
-from launcher.prepare import Prepared, find_prepared, find_sources
-from launcher.prepare import prepare as prepare_data
+from launcher.prepare.found import Prepared, find_prepared
+from launcher.prepare.pipeline import prepare as prepare_data
+from launcher.prepare.sources import find_sources
 from launcher.prepare.usage import note_run
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display

@@ -12,7 +12,7 @@ from cluster.kuberay import manifest
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
 from launcher.install import own_command
-from launcher.prepare import find_sources
+from launcher.prepare.sources import find_sources
 from recipes import environment, resolved
 from recipes.errors import ClusterError, RecipeError
 from recipes.files import write_whole

@@ -1,7 +1,5 @@
-"""From source files to shards with Ray Data: read, clean, select, render, tokenise, pack."""
+"""From source files to shards with Ray Data: read, clean, select, render, tokenise, pack.
 
-from launcher.prepare.found import Prepared, find_prepared
-from launcher.prepare.pipeline import prepare
-from launcher.prepare.sources import find_sources
-
-__all__ = ["Prepared", "find_prepared", "find_sources", "prepare"]
+`pipeline.prepare` does it, `found` looks for what is there. Nothing is imported here: who looks at
+a folder needs no Arrow.
+"""

@@ -27,7 +27,8 @@ from launcher.inspection.histogram import histogram
 from launcher.inspection.page import page_of
 from launcher.inspection.place import Place, find
 from launcher.inspection.readable import middle_left_out, visible
-from launcher.prepare import Prepared, prepare
+from launcher.prepare.found import Prepared
+from launcher.prepare.pipeline import prepare
 from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.errors import BaseModelError, DataError, RecipeError

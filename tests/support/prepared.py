@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from launcher.prepare import Prepared, prepare
+from launcher.prepare.found import Prepared
+from launcher.prepare.pipeline import prepare
 from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.recipe import Recipe

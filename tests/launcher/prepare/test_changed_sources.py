@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.prepare import prepare
 from launcher.prepare.mixture import check_takes
+from launcher.prepare.pipeline import prepare
 from launcher.prepare.reading import read
 from launcher.prepare.sources import find_sources
 from launcher.prepare.units import units

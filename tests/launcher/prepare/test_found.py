@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.prepare import find_prepared, find_sources
 from launcher.prepare.digests import hash_here, source_entry
+from launcher.prepare.found import find_prepared
 from launcher.prepare.key import prepared_key
+from launcher.prepare.sources import find_sources
 from recipes.errors import DataError
 from recipes.load import load
 from recipes.recipe import Recipe

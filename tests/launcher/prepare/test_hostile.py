@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launcher.prepare import Prepared
+from launcher.prepare.found import Prepared
 from recipes.data import Source
 from recipes.errors import DataError
 from support.chat_styles import style

@@ -14,7 +14,7 @@ from typing import Any
 import jieba
 import pytest
 
-from launcher.prepare import prepare
+from launcher.prepare.pipeline import prepare
 from launcher.samples import catalogue
 from recipes.base import Base
 from recipes.data import Data, Source, steps

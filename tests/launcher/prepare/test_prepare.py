@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from launcher.prepare import Prepared, prepare
 from launcher.prepare import stage as prepare_stage
+from launcher.prepare.found import Prepared
+from launcher.prepare.pipeline import prepare
 from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.errors import DataError, StorageError

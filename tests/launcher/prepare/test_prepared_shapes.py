@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from launcher.prepare import Prepared, prepare
+from launcher.prepare.found import Prepared
+from launcher.prepare.pipeline import prepare
 from launcher.session import check_trained, run
 from launcher.terminal import open_display
 from recipes.base import Base

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from launcher.prepare import Prepared, prepare
+from launcher.prepare.found import Prepared
 from launcher.prepare.key import PREPARE_VERSION
+from launcher.prepare.pipeline import prepare
 from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.recipe import Recipe
@@ -109,7 +110,7 @@ DRIVER = """
     from pathlib import Path
     import ray
     sys.path[:0] = sys.argv[1].split(os.pathsep)
-    from launcher.prepare import prepare
+    from launcher.prepare.pipeline import prepare
     import test_same_bytes as here
 
     address, llama, rows, cache, phase, done = sys.argv[2:]
@@ -189,7 +190,7 @@ NODES = """
     import ray
     from ray.cluster_utils import Cluster
     sys.path[:0] = sys.argv[1].split(os.pathsep)
-    from launcher.prepare import prepare
+    from launcher.prepare.pipeline import prepare
     import test_same_bytes as here
 
     llama, rows, cache = map(Path, sys.argv[2:])
