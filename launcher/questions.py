@@ -13,7 +13,7 @@ from launcher.prepare.shapes import Message, Sample, to_asked, to_sample
 from launcher.prepare.shapes.prompts import as_chat
 from launcher.prepare.shapes.sample import texts_of
 from launcher.prepare.sources import Unit, find_sources, sources_of
-from launcher.prepare.units import units
+from launcher.prepare.units import unit_bytes, units
 from launcher.prepare.unusable import Unusable
 from recipes import data as recipe_data
 from recipes.errors import DataError
@@ -109,7 +109,7 @@ def units_of(file: str, recipe: Recipe, key: str) -> list[Unit]:
     """
     spec = recipe_data.Source(path=file)
     sources = sources_of(spec, Path(recipe.storage.cache), key, split="held_out")
-    return units(sources, recipe.data.unit_mb * 2**20)
+    return units(sources, unit_bytes(recipe.data, sources))
 
 
 def way_of_texts(recipe: Recipe, *, has_template: bool, tell: Callable[[str], None]) -> Way:
@@ -133,7 +133,7 @@ def _trained_on(recipe: Recipe) -> Sample | None:
     """The first sample that the run was trained on, if its files are still there."""
     try:
         sources = find_sources(recipe.data, Path(recipe.storage.cache))
-        for unit in units(sources[:1], recipe.data.unit_mb * 2**20):
+        for unit in units(sources[:1], unit_bytes(recipe.data, sources)):
             for raw in read(unit):
                 try:
                     if raw.columns is not None:

@@ -16,7 +16,7 @@ from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
 
-PREPARE_VERSION = 4
+PREPARE_VERSION = 5
 """Raised by hand when the same content would be prepared differently than before."""
 
 # What the manifest's counts are checked against, what the trainer does with the shards, and sources

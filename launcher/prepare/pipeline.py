@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template
 from launcher.access import Access
+from launcher.prepare import tokenized
 from launcher.prepare.context import Context
 from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.failures import UselessRowsError
@@ -28,7 +29,7 @@ from launcher.prepare.rows import PROMPTS_KEPT
 from launcher.prepare.sources import Source, digest_of, find_sources
 from launcher.prepare.stage import run_on_ray
 from launcher.prepare.stages import Progress, Stages, first_lines, labels_of, source_number
-from launcher.prepare.units import units
+from launcher.prepare.units import unit_bytes, units
 from recipes.data.shapes import CHATS
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
@@ -169,9 +170,12 @@ def _make(
     progress: Progress,
 ) -> dict[str, Any]:
     """Fill a folder with prepared data: its manifest."""
-    parts = units(sources, recipe.data.unit_mb * 2**20)
+    size = unit_bytes(recipe.data, sources)
+    parts = units(sources, size)
     context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
-    stages = Stages(recipe, context, progress, _access(recipe, sources))
+    stages = Stages(
+        recipe, context, progress, _access(recipe, sources), tokenized.UNITS_PER_SHARD * size
+    )
     stages.count_lines(parts)
     first = stages.clean(parts)
     stages.judge(first)

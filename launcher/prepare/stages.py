@@ -35,6 +35,8 @@ class Stages:
     context: Context
     progress: Progress
     access: Access
+    shard_bytes: int
+    """Bytes of samples that a shard is made of, about."""
 
     def count_lines(self, parts: Sequence[Unit]) -> None:
         if boilerplate_step(self.recipe.data.clean) is None:
@@ -106,7 +108,7 @@ class Stages:
         sizes = [
             (first[unit]["text_bytes"], parts[unit].source.split == "held_out") for unit in block
         ]
-        return tokenized.groups_of(sizes, self.recipe.data, self.recipe.data.unit_mb * 2**20)
+        return tokenized.groups_of(sizes, self.recipe.data, self.shard_bytes)
 
     def _copies(self, parts: Sequence[Unit], first: Sequence[Report]) -> list[Copies]:
         """How often the samples of each unit are taken."""

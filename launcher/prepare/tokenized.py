@@ -34,6 +34,8 @@ FOLDER = "tokens"
 SPLITS = ("train", "held_out")
 BLOCK = 64
 """Units whose samples are packed together."""
+UNITS_PER_SHARD = 4
+"""A shard is made of as many bytes of samples as so many units read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby, islice
@@ -11,9 +12,24 @@ from launcher.prepare.places import told
 from launcher.prepare.reading import read
 from launcher.prepare.reading.tables import count_batches, open_parquet
 from launcher.prepare.sources import Source, Unit
+from recipes.data import Data
+
+_MIB = 2**20
+_LEAST_MIB = 8
+_MOST_UNITS = 20_000
 
 # Each file with a directory of its own is asked for it; of remote ones that takes its time.
 _LOOKING = 16
+
+
+def unit_bytes(data: Data, sources: Sequence[Source]) -> int:
+    """Bytes of a source that one task reads: what the recipe says, or 8 MiB, or of large data as
+    many whole MiB as make 20,000 units. The driver keeps a report of each, so their number is
+    bounded; it depends on nothing but the sources, and so do the shards."""
+    if data.unit_mb is not None:
+        return data.unit_mb * _MIB
+    total = sum(source.bytes for source in sources)
+    return max(_LEAST_MIB, math.ceil(total / _MOST_UNITS / _MIB)) * _MIB
 
 
 def units(sources: Iterable[Source], unit_bytes: int) -> list[Unit]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launcher.prepare import sources
 from launcher.prepare.judged import ranges
 from launcher.prepare.mixture import Copies, names, takes
 from launcher.prepare.runs import PREFIXES, counts, prefixes, read_run, write_run
 from launcher.prepare.tokenized import BLOCK, blocks
-from recipes.data import Source
+from launcher.prepare.units import unit_bytes
+from recipes.data import Data, Source
 
 
 def taken(have: int, take: int, parts: list[int]) -> list[int]:
@@ -89,3 +91,22 @@ def test_every_unit_is_in_one_block():
     # Not the neighbours: sources are mixed.
     assert max(found[0]) > 2 * BLOCK
     assert found == blocks(3 * BLOCK + 5)
+
+
+@pytest.mark.parametrize(
+    ("unit_mb", "mib", "found"),
+    [(None, 1, 8), (None, 160_000, 8), (None, 160_001, 9), (None, 2**20, 53), (3, 2**20, 3)],
+)
+def test_there_are_never_too_many_units(unit_mb: int | None, mib: int, found: int):
+    spec = Source(path="x")
+    file = sources.Source(
+        address="/x",
+        split="train",
+        spec=spec,
+        entry=0,
+        kind="text",
+        compression=None,
+        bytes=mib * 2**20,
+        stamp="",
+    )
+    assert unit_bytes(Data(train=[spec], unit_mb=unit_mb), [file]) == found * 2**20
