@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def load_tokenizer(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
+
+
+@cache
+def kept_tokenizer(
+    folder: Path, new_tokens: tuple[str, ...], chat_template: str | None = None
+) -> Any:
+    """The same, loaded once in a process: it takes seconds, and tasks come one after another."""
+    return load_tokenizer(folder, new_tokens, chat_template)
 
 
 def read_template(file: str | None) -> str | None:

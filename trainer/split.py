@@ -28,6 +28,9 @@ _MAPPED_SHARDS = 4096
 # Columns of the index up to this size are read whole: rows in random order would be page by page.
 _READ_WHOLE_BYTES = 2**28
 
+SPLITS = ("train", "held_out")
+"""The splits of prepared data; each has a folder of its name."""
+
 _INDEX: Mapping[str, np.dtype[Any]] = {
     "tokens": np.dtype(np.int32),
     "supervised": np.dtype(np.int32),

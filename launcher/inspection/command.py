@@ -19,9 +19,8 @@ from launcher.inspection.samples import SeenSequence, chosen_rows, see
 from recipes.errors import DataError, RecipeError
 from recipes.files import write_whole
 from recipes.storage import default_cache
-from trainer.split import Split, open_split
+from trainer.split import SPLITS, Split, open_split
 
-SPLITS = ("train", "held_out")
 # Of a packed sequence that is shown by chance; one that is named is shown whole.
 _SAMPLES_OF_SEQUENCE = 3
 _LINE_WIDTH = 120

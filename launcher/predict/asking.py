@@ -6,13 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from adapters.tokenizer import load_tokenizer
+from adapters.tokenizer import kept_tokenizer
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import render_chat, render_classified
 from launcher.prepare.shapes import Message
@@ -104,7 +103,7 @@ def _input(raw: RawRow) -> str | None:
 def _sequences(question: Question, asking: Asking) -> dict[str, Any]:
     """Token ids and labels of a question: once with each choice, if there are any."""
     new_tokens, data = tuple(asking.recipe.base.new_tokens), asking.recipe.data
-    tokenizer = _tokenizer(asking.tokenizer_folder, new_tokens, asking.chat_template)
+    tokenizer = kept_tokenizer(Path(asking.tokenizer_folder), new_tokens, asking.chat_template)
     if asking.recipe.task == "sequence_classification":
         rendered = render_classified(
             tokenizer,
@@ -137,8 +136,3 @@ def _with_choices(
         answered: list[Message] = [*question.messages, {"role": "assistant", "content": choice}]
         rendered = render_chat(tokenizer, answered, tools=question.tools)
         yield rendered.input_ids, rendered.labels
-
-
-@cache
-def _tokenizer(folder: str, new_tokens: tuple[str, ...], chat_template: str | None) -> Any:
-    return load_tokenizer(Path(folder), new_tokens, chat_template)

@@ -63,17 +63,20 @@ class Digests:
         name = hashlib.sha256(source.address.encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder / f"{name[:32]}.json"
 
+    def look(self, sources: Sequence[Source]) -> list[str | None]:
+        """What is known of each source; a file of its own is read for each."""
+        return [self.known(source) for source in sources]
+
     def of(
         self,
         sources: Sequence[Source],
+        found: Sequence[str | None],
         hash_all: Hasher,
         *,
-        verify: bool = False,
         remember: bool = True,
     ) -> list[dict[str, Any]]:
-        """What the manifest keeps of each source. Those that are not known are read, and with
-        `verify` all are; who only looks does not `remember` them."""
-        found = [None if verify else self.known(source) for source in sources]
+        """What the manifest keeps of each source. Those of which nothing was `found` (see `look`)
+        are read; who only looks does not `remember` them."""
         unknown = [source for source, sha256 in zip(sources, found, strict=True) if not sha256]
         read = hash_all(unknown) if unknown else []
         for source, sha256 in zip(unknown, read, strict=True) if remember else ():

@@ -77,10 +77,11 @@ def folder_for(
     """Where a recipe's prepared data lies or would lie. Sources that look as when they were last
     read are known; None when more than `most_bytes` of others would have to be read."""
     digests = Digests(folder=cache / "digests")
-    unknown = [source for source in sources if digests.known(source) is None]
-    if sum(source.bytes for source in unknown) > most_bytes:
+    known = digests.look(sources)
+    unknown = sum(s.bytes for s, sha256 in zip(sources, known, strict=True) if sha256 is None)
+    if unknown > most_bytes:
         return None
-    entries = digests.of(sources, hash_here, remember=remember)
+    entries = digests.of(sources, known, hash_here, remember=remember)
     return cache / "prepared" / prepared_key(recipe, base_folder, entries)
 
 

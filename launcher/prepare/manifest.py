@@ -12,8 +12,8 @@ from launcher.prepare.key import PREPARE_VERSION
 from launcher.prepare.mixture import names
 from launcher.prepare.packed import padding
 from launcher.prepare.stage import Report
-from launcher.prepare.tokenized import SPLITS
 from recipes.recipe import Recipe
+from trainer.split import SPLITS
 
 _COUNTS = ("samples", "repeated", "left_out_of_mix", "tokens", "supervised")
 

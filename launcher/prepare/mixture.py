@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -81,9 +81,3 @@ def names(sources: Sequence[Source]) -> list[str]:
                 name = f"{name} {seen[name]}"
         found.append(name)
     return found
-
-
-def shares(taken: Mapping[str, int]) -> dict[str, float]:
-    """The share of each source."""
-    total = sum(taken.values())
-    return {name: count / total if total else 0.0 for name, count in taken.items()}

@@ -58,12 +58,14 @@ def prepare(
     sources = find_sources(recipe.data, cache)
     progress("reading sources", 0, 0)
     digests = Digests(folder=cache / "digests")
-    known = [digests.known(source) for source in sources] if verify else []
+    known = digests.look(sources)
     entries = digests.of(
-        sources, partial(_hash_all, recipe=recipe, progress=progress), verify=verify
+        sources,
+        [None] * len(sources) if verify else known,
+        partial(_hash_all, recipe=recipe, progress=progress),
     )
     progress("reading sources", 1, 1)
-    for entry, before in zip(entries, known, strict=False):
+    for entry, before in zip(entries, known, strict=True):
         if before not in (None, entry["sha256"]):
             tell(
                 f"{entry['path']}: has other bytes than when it was last read, though neither its "
@@ -185,10 +187,10 @@ def _make(
     lines = first_lines(parts, first)
     second = stages.tokenize(parts, first, lines, labels)
     shards = stages.pack(parts, first)
-    numbers = {_place(source): number for number, source in enumerate(sources)}
+    numbers = {source.place: number for number, source in enumerate(sources)}
     places = [
         {
-            "file": numbers[_place(unit.source)],
+            "file": numbers[unit.source.place],
             "first_line": line,
             "source": source_number(recipe, unit),
         }
@@ -206,7 +208,3 @@ def _make(
     write_whole(aside / "prompts.jsonl", "".join(lines_of_prompts))
     write_whole(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest
-
-
-def _place(source: Source) -> tuple[str, int, str]:
-    return source.split, source.entry, source.address

@@ -10,7 +10,7 @@ from launcher.prepare.mixture import names
 from launcher.prepare.reading import read
 from launcher.prepare.shapes import guess
 from launcher.prepare.sources import Source
-from launcher.prepare.units import units
+from launcher.prepare.units import first_unit
 from recipes.recipe import Recipe
 
 _ROWS = 50
@@ -29,10 +29,10 @@ def recognised(recipe: Recipe, sources: Sequence[Source]) -> Iterator[str]:
     for (split, entry), group in groupby(sources, key=lambda source: (source.split, source.entry)):
         files = list(group)
         first = files[0]
-        rows = (row.columns for unit in units([first], _UNIT_BYTES)[:1] for row in read(unit))
-        found = guess(
-            islice((columns for columns in rows if columns is not None), _ROWS), recipe, first.spec
-        )
+        unit = first_unit(first, _UNIT_BYTES)
+        rows = islice(read(unit), first.spec.limit) if unit is not None else ()
+        columns = (row.columns for row in rows if row.columns is not None)
+        found = guess(islice(columns, _ROWS), recipe, first.spec)
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         name = called[before[split] + entry]
         yield _short(f"{name}: {found.told}, from {PurePath(first.address).name}{more}")

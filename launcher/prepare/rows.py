@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adapters.tokenizer import load_tokenizer, read_template
+from adapters.tokenizer import kept_tokenizer, read_template
 from launcher.prepare.context import Context
 from launcher.prepare.rendering import Rendered, render, token_ids
 from launcher.prepare.shapes import Message, Sample
 from launcher.prepare.unusable import Unusable
 
 PROMPTS_KEPT = 16
-
-
-@cache
-def _tokenizer(folder: str, new_tokens: tuple[str, ...], chat_template: str | None) -> Any:
-    return load_tokenizer(Path(folder), new_tokens, chat_template)
 
 
 class Rows:
@@ -30,8 +24,8 @@ class Rows:
 
     def __init__(self, context: Context, labels: Sequence[str], source: int) -> None:
         self._recipe = context.recipe
-        self._tokenizer = _tokenizer(
-            context.tokenizer_folder,
+        self._tokenizer = kept_tokenizer(
+            Path(context.tokenizer_folder),
             tuple(context.recipe.base.new_tokens),
             read_template(context.recipe.data.chat_template),
         )

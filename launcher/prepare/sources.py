@@ -43,6 +43,11 @@ class Source:
     stamp: str
     """Changes when the file is written; equal stamps are no proof of equal bytes."""
 
+    @property
+    def place(self) -> tuple[str, int, str]:
+        """What tells it from all others of a recipe, which can name a file more than once."""
+        return self.split, self.entry, self.address
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:

@@ -17,6 +17,7 @@ from launcher.prepare.similarity import num_bands
 from launcher.prepare.sources import Unit
 from launcher.prepare.stage import Report, Stage, run_on_ray
 from recipes.recipe import Recipe
+from trainer.split import SPLITS
 
 
 class Progress(Protocol):
@@ -134,7 +135,7 @@ class Stages:
 
     def pack(self, parts: Sequence[Unit], first: Sequence[Report]) -> dict[str, list[Report]]:
         found = {}
-        for split in tokenized.SPLITS:
+        for split in SPLITS:
             groups = [
                 (tuple(block), group)
                 for block in tokenized.blocks(len(first))
@@ -187,10 +188,8 @@ def first_lines(parts: Sequence[Unit], reports: Sequence[Report]) -> list[int]:
     before: Counter[tuple[str, int, str]] = Counter()
     found = []
     for unit, report in zip(parts, reports, strict=True):
-        # A file can be named more than once.
-        place = (unit.source.split, unit.source.entry, unit.source.address)
-        found.append(before[place])
-        before[place] += report["lines"]
+        found.append(before[unit.source.place])
+        before[unit.source.place] += report["lines"]
     return found
 
 

@@ -29,9 +29,9 @@ from launcher.prepare.unusable import Unusable
 from recipes.data import Data
 from recipes.files import whole_file, whole_path
 from trainer.shards import SCHEMA, compact, record_batch
+from trainer.split import SPLITS
 
 FOLDER = "tokens"
-SPLITS = ("train", "held_out")
 BLOCK = 64
 """Units whose samples are packed together."""
 UNITS_PER_SHARD = 4

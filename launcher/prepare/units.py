@@ -50,9 +50,15 @@ def units(sources: Iterable[Source], unit_bytes: int) -> list[Unit]:
     return [replace(unit, number=number) for number, unit in enumerate(found)]
 
 
+def first_unit(source: Source, unit_bytes: int) -> Unit | None:
+    """What `units` would begin with if the source were alone and had no limit, without cutting all
+    of it; None for a file without rows. Raises `DataError` for one that cannot be read."""
+    return next(_cut(source, unit_bytes), None)
+
+
 def _all(sources: list[Source], unit_bytes: int) -> Iterator[Unit]:
     with ThreadPoolExecutor(_LOOKING) as pool:
-        for parts in pool.map(lambda source: _cut(source, unit_bytes), sources):
+        for parts in pool.map(lambda source: list(_cut(source, unit_bytes)), sources):
             yield from parts
 
 
@@ -68,19 +74,18 @@ def _first(sources: list[Source], unit_bytes: int, most: int) -> Iterator[Unit]:
                 return
 
 
-def _cut(source: Source, unit_bytes: int) -> list[Unit]:
+def _cut(source: Source, unit_bytes: int) -> Iterator[Unit]:
     with told(source.address):
-        return [
-            Unit(number=0, source=source, begin=begin, end=end)
-            for begin, end in _parts(source, unit_bytes)
-        ]
+        parts = _parts(source, unit_bytes)
+    return (Unit(number=0, source=source, begin=begin, end=end) for begin, end in parts)
 
 
 def _parts(source: Source, unit_bytes: int) -> Iterable[tuple[int, int]]:
     if source.compression is None:
         if source.kind in ("json_lines", "text"):
             size = source.bytes
-            return [(begin, min(begin + unit_bytes, size)) for begin in range(0, size, unit_bytes)]
+            begins = range(0, size, unit_bytes)
+            return ((begin, min(begin + unit_bytes, size)) for begin in begins)
         if source.kind == "parquet":
             with open_parquet(source) as file:
                 groups = file.metadata

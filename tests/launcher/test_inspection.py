@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from launcher import prepared_summary
-from launcher.inspection.command import SPLITS, Seen, Wanted, inspect, look, show
+from launcher.inspection.command import Seen, Wanted, inspect, look, show
 from launcher.inspection.decoder import Decoder, Piece
 from launcher.inspection.figures import shards_step
 from launcher.inspection.histogram import histogram
@@ -35,6 +35,7 @@ from recipes.errors import BaseModelError, DataError, RecipeError
 from recipes.recipe import Recipe
 from recipes.train import Train
 from support import tiny
+from trainer.split import SPLITS
 
 HOSTILE = "{</pre><script>w1</script>\x1b[2J"
 PLAIN = Wanted(samples=3, seed=0, split=None, row=None, sample=None, rejected=False, reason=None)

@@ -41,6 +41,10 @@ def recipe(train: Sequence[Source], *, task: str = "causal_lm", **data: Any) -> 
     )
 
 
+def silent(name: str, done: int, total: int, *, rows: int = 0) -> None:
+    """Shows no progress."""
+
+
 def run(chosen: Recipe, base: Path, cache: Path) -> tuple[Prepared, list[str]]:
     """What is prepared, and what a person is told of the sources."""
     told: list[str] = []
@@ -48,7 +52,7 @@ def run(chosen: Recipe, base: Path, cache: Path) -> tuple[Prepared, list[str]]:
         chosen,
         base_folder=base,
         cache=cache,
-        progress=lambda *seen, rows=0: None,
+        progress=silent,
         tell=told.append,
     )
     return prepared, told

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from adapters.tokenizer import load_tokenizer
+from adapters.tokenizer import kept_tokenizer
 from launcher.prepare.cleaning.filters import within
 from launcher.prepare.unusable import Unusable
 from recipes.data import steps
@@ -15,7 +13,7 @@ from recipes.data import steps
 
 def tokens(step: steps.Tokens, folder: Path, new_tokens: Sequence[str]) -> Callable[[str], None]:
     """`folder` holds the tokenizer; special tokens of a template are not counted."""
-    tokenizer = _tokenizer(folder, tuple(new_tokens))
+    tokenizer = kept_tokenizer(folder, tuple(new_tokens))
 
     def check(text: str) -> None:
         try:
@@ -25,8 +23,3 @@ def tokens(step: steps.Tokens, folder: Path, new_tokens: Sequence[str]) -> Calla
         within("tokens", len(encoded["input_ids"]), step.min, step.max)
 
     return check
-
-
-@cache
-def _tokenizer(folder: Path, new_tokens: tuple[str, ...]) -> Any:
-    return load_tokenizer(folder, new_tokens)

@@ -125,7 +125,7 @@ def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, t
     folder = locate(recipe.base, tmp_path)
     sources = find_sources(recipe.data, tmp_path)
     assert look_for_prepared(recipe, sources, base_folder=folder, cache=tmp_path) is None
-    entries = Digests(folder=tmp_path / "digests").of(sources, hash_here)
+    entries = Digests(folder=tmp_path / "digests").of(sources, [None] * len(sources), hash_here)
     made = tmp_path / "prepared" / prepared_key(recipe, folder, entries)
     samples = tiny.samples(5)
     tiny.write_prepared(

@@ -44,7 +44,9 @@ def test_a_source_is_read_once(tmp_path: Path):
     digests, hashing = Digests(folder=tmp_path / "digests"), Hashing()
 
     def entries(*, verify: bool = False) -> list[str]:
-        found = digests.of([source(first), source(second)], hashing, verify=verify)
+        sources = [source(first), source(second)]
+        known = [None, None] if verify else digests.look(sources)
+        found = digests.of(sources, known, hashing)
         return [entry["sha256"] for entry in found]
 
     expected = [hashlib.sha256(text).hexdigest() for text in (b"one", b"two")]
@@ -70,8 +72,8 @@ def test_what_was_just_written_is_not_remembered(tmp_path: Path):
     file = tmp_path / "a.txt"
     file.write_text("one")
     digests, hashing = Digests(folder=tmp_path / "digests"), Hashing()
-    digests.of([source(file)], hashing)
-    digests.of([source(file)], hashing)
+    for _ in range(2):
+        digests.of([source(file)], digests.look([source(file)]), hashing)
     assert hashing.read == ["a.txt", "a.txt"]
 
 
@@ -80,7 +82,7 @@ def test_a_torn_note_is_no_note(tmp_path: Path):
     file.write_text("one")
     os.utime(file, (1, 1))
     digests = Digests(folder=tmp_path / "digests")
-    digests.of([source(file)], hash_here)
+    digests.of([source(file)], [None], hash_here)
     [note] = (tmp_path / "digests").iterdir()
     note.write_text('{"sha')
     assert digests.known(source(file)) is None

@@ -21,16 +21,13 @@ from recipes.data import Data, Source, steps
 from recipes.recipe import Recipe
 from recipes.storage import default_cache
 from recipes.train import Train
+from support.prepared import silent
 from trainer.split import open_split
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 SIMILARITY = 0.7
 LOOKED_AT = 60
-
-
-def silent(name: str, done: int, total: int, *, rows: int | None = None) -> None:
-    """Report nothing."""
 
 
 def grams(text: str) -> frozenset[Any]:

@@ -21,6 +21,7 @@ from recipes.base import Base
 from recipes.data import Data, Source
 from recipes.recipe import Recipe
 from recipes.train import Train
+from support.prepared import silent
 from trainer.split import open_split
 
 FILES = 9
@@ -55,10 +56,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{number}.jsonl").write_text(text + "{broken\n")
     return folder
-
-
-def silent(name: str, done: int, total: int, *, rows: int | None = None) -> None:
-    """Report nothing."""
 
 
 def run(chosen: Recipe, llama: Path, cache: Path) -> Prepared:
