@@ -192,7 +192,12 @@ def write_shard(file: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     For what a row is see `record_batch`. Memory is that of about a million tokens, however many
     rows there are.
     """
-    return write_batches(file, map(record_batch, _batches(rows)))
+    return write_batches(file, batches_of(rows))
+
+
+def batches_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.RecordBatch]:
+    """Batches of `SCHEMA` of about a million tokens each."""
+    return map(record_batch, _batches(rows))
 
 
 def write_batches(file: Path, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from launcher.prepare.context import Context
 from launcher.prepare.packing import pack
 from launcher.prepare.stage import Report
 from launcher.prepare.tokenized import tokens_file
 from recipes.files import whole_path
-from trainer.shards import Row, rows_of, write_batches, write_shard
+from trainer.shards import Row, batches_of, rows_of, write_batches
 
 FOLDER = "pack"
 
@@ -39,10 +40,9 @@ def pack_group(part: Packing, context: Context) -> Report:
     folder.mkdir(exist_ok=True)
     file = folder / f"shard_{part.number:05d}.arrow"
     with whole_path(file) as aside:
-        if context.recipe.data.packing:
-            entry = write_shard(aside, _packed(batches, context.recipe.data.sequence_length))
-        else:
-            entry = write_batches(aside, (batch for batch in batches if batch.num_rows))
+        data = context.recipe.data
+        found = _packed(batches, data.sequence_length) if data.packing else iter(batches)
+        entry = write_batches(aside, (batch for batch in found if batch.num_rows))
     return {
         "split": part.split,
         "shard": entry | {"file": file.name},
@@ -55,14 +55,24 @@ def _batch(context: Context, unit: int, part: Packing) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(part.group)
 
 
-def _packed(batches: Sequence[pa.RecordBatch], sequence_length: int) -> Iterator[dict[str, Any]]:
-    rows = [row for batch in batches for row in rows_of(batch)]
-    alone = [row for row in rows if row.choice >= 0]
-    together = [row for row in rows if row.choice < 0]
-    for members in pack([len(row.input_ids) for row in together], sequence_length):
-        yield _joined([together[index] for index in members])
-    for row in alone:
-        yield _joined([row])
+def _packed(batches: Sequence[pa.RecordBatch], sequence_length: int) -> Iterator[pa.RecordBatch]:
+    """The samples several in a row, then those that stay alone as they are."""
+    alone = [_is_alone(batch) for batch in batches]
+    rows = [
+        row
+        for batch, is_alone in zip(batches, alone, strict=True)
+        for row in rows_of(batch.filter(pc.invert(is_alone)))
+    ]
+    packs = pack([len(row.input_ids) for row in rows], sequence_length)
+    yield from batches_of(_joined([rows[index] for index in members]) for members in packs)
+    yield from (batch.filter(is_alone) for batch, is_alone in zip(batches, alone, strict=True))
+
+
+def _is_alone(batch: pa.RecordBatch) -> pa.BooleanArray:
+    """Of each row whether it shares a sequence with no other: one of several choices, and one with
+    images, which belong to the whole row."""
+    has_images = pc.greater(pc.list_value_length(batch.column("images")), 0)
+    return pc.or_(pc.greater_equal(batch.column("choice"), 0), has_images)
 
 
 def _joined(rows: Sequence[Row]) -> dict[str, Any]:
@@ -70,8 +80,6 @@ def _joined(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         **{name: np.concatenate([getattr(row, name) for row in rows]) for name in names},
         "supervised": sum(row.supervised for row in rows),
-        "choice": rows[0].choice,
-        "answer": rows[0].answer,
     }
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from launcher.prepare.found import Prepared
@@ -112,7 +113,8 @@ def test_rows_of_several_shapes_are_trained_together(llama: Path, tmp_path: Path
     check_trained(prepared)
 
 
-def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
+@pytest.mark.parametrize("packing", [False, True])
+def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path, packing: bool):
     import base64
 
     image = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
@@ -133,6 +135,7 @@ def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
             "pictures": [{"messages": [asked("w4"), answered("w5")], "images": [image]}] * 2,
         },
         chat_template=str(own),
+        packing=packing,
     )
     assert prepared.manifest["only_prepared"] == ["image_text", "preference"]
     with pytest.raises(DataError, match=r"rows hold images .*no run can train on them yet"):
@@ -142,6 +145,13 @@ def test_what_is_only_prepared_is_said_to_be(llama: Path, tmp_path: Path):
     assert sorted((row.choice, row.answer) for row in rows) == [(-1, -1), (0, 0), (1, 0)]
     [file] = (prepared.folder / "images").iterdir()
     assert file.read_bytes() == PNG
+    shards = prepared.manifest["splits"]["train"]["shards"]
+    tables = [
+        pa.ipc.open_file(str(prepared.folder / "train" / shard["file"])).read_all()
+        for shard in shards
+    ]
+    kept = [names for table in tables for names in table["images"].to_pylist()]
+    assert sorted(kept) == [[], [], [f"images/{file.name}"]]
     said = learnt(prepared, images)
     assert ("<|user|> <unk> w4 <|end|> <|assistant|> w5 <|end|>", "w5 <|end|>") in said
 
