@@ -38,6 +38,16 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeftAdapter:
+    """What PEFT opens, apart from any model."""
+
+    config: PeftConfig
+    tensors: Tensors
+    tokenizer: Any = None
+    """Of an adapter that adds tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
     """The model that is trained: its parameters that need a gradient are the adapter."""
 
@@ -45,7 +55,8 @@ class Attached:
     config: PeftConfig
     """By which PEFT opens what is saved."""
     saved: Callable[[Tensors], Tensors]
-    """From the values of what is trained, by name, to the tensors that PEFT opens."""
+    """From the values of what is trained, by name, to the tensors that PEFT opens. It looks through
+    the model, so not while that computes: experts' stacks get and lose modules in their forward."""
     tokenizer: Any = None
     """The base's with the tokens that the adapter adds, if it does."""
     ranks: Ranks | None = None

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from adapters.adalora import KINDS as RANK_KINDS
-from adapters.attached import Attached, Tensors
+from adapters.attached import Attached, PeftAdapter, Tensors
 from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import (
     Origin,
@@ -48,25 +48,41 @@ class TrainerState:
     """Likewise, of what moves ranks between modules."""
 
 
+def adapter_of(
+    attached: Attached, state: TrainerState, shapes: Mapping[str, torch.Size]
+) -> PeftAdapter:
+    """The adapter as it was in `state`. Not while the model computes: see `Attached.saved`.
+
+    `shapes` are those of the adapter's parameters by name, as they were before any was sharded.
+
+    Raises `CheckpointError` when `state` holds something else, `TrainingError` when what was
+    trained is no number.
+    """
+    _check_values(state, shapes)
+    return PeftAdapter(
+        config=attached.config,
+        tensors=attached.saved(state.master),
+        tokenizer=attached.tokenizer,
+    )
+
+
 def save(
     checkpoints: Path,
-    attached: Attached,
+    adapter: PeftAdapter,
     state: TrainerState,
     *,
-    shapes: Mapping[str, torch.Size],
     origin: Origin,
     position: Position,
-    check: Callable[[Path], None] = lambda adapter: None,
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Write a checkpoint, read it back, and publish it; its folder appears whole or not at all.
 
-    `shapes` are those of the adapter's parameters by name, as they were before any was sharded.
-    `check` is given the folder of the adapter before it is published, and may refuse it.
+    `adapter` is what `adapter_of` makes of `state`. `check` is given the folder of the adapter
+    before it is published, and may refuse it.
 
     Raises `StorageError` when it cannot be written, `CheckpointError` when it does not read back as
-    it should, `TrainingError` when what was trained is no number.
+    it should.
     """
-    _check_values(state, shapes)
     final = folder_of(checkpoints, position.step)
     if final.is_dir():
         # Only a run that went on from an older checkpoint comes here again.
@@ -74,14 +90,14 @@ def save(
     with whole_folder(final) as folder:
         adapter_folder(folder).mkdir()
         (folder / _STATE).parent.mkdir()
-        adapter = _write_adapter(adapter_folder(folder), attached, state.master, origin.base)
+        written = _write_adapter(adapter_folder(folder), adapter, origin.base)
         tensors = _flat(state)
         _save_tensors(tensors, folder / _STATE, "optimizer", state.optimizer_name)
         write_manifest(folder, origin, position)
         verify(folder)
-        _check_tensors(adapter_folder(folder) / _ADAPTER, adapter)
+        _check_tensors(adapter_folder(folder) / _ADAPTER, written)
         _check_tensors(folder / _STATE, tensors)
-        _check_size(folder, [*adapter.values(), *tensors.values()])
+        _check_size(folder, [*written.values(), *tensors.values()])
         check(adapter_folder(folder))
     return final
 
@@ -133,15 +149,15 @@ def _flat(state: TrainerState) -> Tensors:
     }
 
 
-def _write_adapter(folder: Path, attached: Attached, master: Tensors, base: BaseRef) -> Tensors:
-    """What PEFT opens: its configuration and the tensors, which are returned."""
-    config = copy.copy(attached.config)
+def _write_adapter(folder: Path, adapter: PeftAdapter, base: BaseRef) -> Tensors:
+    """The files that PEFT opens; returns the tensors as they lie there."""
+    config = copy.copy(adapter.config)
     config.inference_mode = True
     config.base_model_name_or_path = base.source
     config.save_pretrained(str(folder))
-    if attached.tokenizer is not None:
-        attached.tokenizer.save_pretrained(str(folder))
-    tensors = {name: tensor.contiguous() for name, tensor in attached.saved(master).items()}
+    if adapter.tokenizer is not None:
+        adapter.tokenizer.save_pretrained(str(folder))
+    tensors = {name: tensor.contiguous() for name, tensor in adapter.tensors.items()}
     _save_tensors(tensors, folder / _ADAPTER, "format", "pt")
     return tensors
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -58,6 +59,8 @@ def newest(checkpoints: Path, on_bad: Callable[[str], None] = lambda why: None) 
         try:
             verify(folder)
         except CheckpointError as error:
+            if not os.path.lexists(folder):  # the run goes on: there is a newer one by now
+                return newest(checkpoints, on_bad)
             on_bad(str(error))
             continue
         return folder
@@ -74,7 +77,11 @@ def verify(folder: Path) -> dict[str, Any]:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{file}: is missing from the checkpoint")
-        if sha256(file) != digest:
+        try:
+            found = sha256(file)
+        except OSError as error:  # it was deleted meanwhile, or the disk is bad
+            raise CheckpointError(f"{file}: cannot be read: {error}") from error
+        if found != digest:
             raise CheckpointError(f"{file}: differs from what was saved")
     return manifest
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ def load_tokenizer(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
-
-
-@cache
-def kept_tokenizer(
-    folder: Path, new_tokens: tuple[str, ...], chat_template: str | None = None
-) -> Any:
-    """The same, loaded once in a process: it takes seconds, and tasks come one after another."""
-    return load_tokenizer(folder, new_tokens, chat_template)
 
 
 def read_template(file: str | None) -> str | None:
@@ -65,8 +56,22 @@ def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer knows how a chat is written, without loading it."""
     if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
         return True
+    return bool(_json(folder / "tokenizer_config.json").get("chat_template"))
+
+
+def names_end(folder: Path) -> bool:
+    """Whether a base names a token that ends what is said, told without loading it: its tokenizer
+    does, or its configuration, where the tokenizer's class knows it by itself."""
+    named = ("tokenizer_config.json", "special_tokens_map.json")
+    if any(_json(folder / name).get("eos_token") for name in named):
+        return True
+    return _json(folder / "config.json").get("eos_token_id") is not None
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    """What a file says; nothing when there is none that can be read."""
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    return bool(config.get("chat_template"))
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -33,7 +33,8 @@ from trainer.engine import Engine, build_engine
 from trainer.loop import Loop, StepResult
 from trainer.order import Order
 from trainer.pulse import Pulse
-from trainer.shards import IGNORED, write_shard
+from trainer.shard_writer import write_shard
+from trainer.shards import IGNORED
 from trainer.split import Split, write_index
 
 # NeMo Automodel's performance summary: Llama 3 8B, LoRA, bfloat16, 4,096 tokens, one H100.

@@ -25,7 +25,9 @@ from recipes.storage import default_cache
 from trainer.shards import read_manifest
 
 _ROUNDS = 3
-_ROWS = (10_000, 40_000, 160_000)
+_ROWS = (10_000, 40_000, 160_000, 640_000, 1_280_000)
+# Of many rows one round says as much, and takes minutes.
+_ONCE_FROM_ROWS = 640_000
 _SECOND_RUNS = 5
 _NODES = (1, 2, 3)
 _TIMEOUT_S = 3600
@@ -45,7 +47,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "by_rows": [_against_datasets(folder, file, cores) for file in files.values()],
         "second_run": _second_run(folder, files[40_000]),
-        "nodes": [_on_nodes(folder, files[40_000], nodes) for nodes in _NODES],
+        "nodes": [_on_nodes(folder, files[160_000], nodes) for nodes in _NODES],
         "large": _large(folder),
         "driver": _run_module(folder, "prepare_driver"),
         "load_after": os.getloadavg()[0],
@@ -73,7 +75,6 @@ def _recipe(folder: Path, file: Path, **data: Any) -> Path:
             "sequence_length": 1024,
             "too_long": "split",
             "packing": True,
-            "unit_mb": 1,
             **data,
         },
         "adapter": {"targets": ["q_proj"]},
@@ -95,7 +96,8 @@ def _against_datasets(folder: Path, file: Path, cores: int) -> dict[str, Any]:
     ours: list[Taken] = []
     theirs: list[Taken] = []
     with_our_cut: list[Taken] = []
-    for number in range(_ROUNDS):
+    rounds = _ROUNDS if int(file.stem) < _ONCE_FROM_ROWS else 1
+    for number in range(rounds):
         recipe = _recipe(folder, file)
         ours.append(_shoal(recipe))
         manifest = _manifest(folder)
@@ -103,7 +105,7 @@ def _against_datasets(folder: Path, file: Path, cores: int) -> dict[str, Any]:
             taken, told = _datasets(folder, recipe, cores, cutter)
             found.append(taken)
             assert told["rows"] == manifest["rows_read"]
-        print(f"  {file.stem} rows: round {number + 1} of {_ROUNDS} done", file=sys.stderr)
+        print(f"  {file.stem} rows: round {number + 1} of {rounds} done", file=sys.stderr)
     rows, train = manifest["rows_read"], manifest["splits"]["train"]
     return {
         "rows": rows,

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.prepare_on import ray_of
-from launcher.prepare.context import Context
-from launcher.prepare.stage import run_on_ray
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.stage import run_on_ray
 
 _TASKS = 1000
 _UNITS = 30_000
@@ -38,7 +38,7 @@ def main(result: Path) -> None:
 
 def tasks() -> dict[str, Any]:
     """Seconds of the driver for a task of one stage."""
-    context = Context(recipe=None, tokenizer_folder="", work=Path())  # type: ignore[arg-type]
+    context = Context(recipe=None, work=Path())  # type: ignore[arg-type]
     with ray_of(1, os.cpu_count() or 1):
         for count in (10, _TASKS):  # the first starts the workers
             items = [Nothing(number) for number in range(count)]

@@ -77,7 +77,7 @@ def ray_of(nodes: int, cpus: int) -> Iterator[None]:
 
 
 def warm_up(num_cpus: int) -> None:
-    """Every worker has imported what a task needs: 5 s that do not grow with the data."""
+    """Every worker has imported what a task needs: seconds that do not grow with the data."""
     import ray
 
     @ray.remote(num_cpus=1)
@@ -85,7 +85,7 @@ def warm_up(num_cpus: int) -> None:
         from launcher.prepare.cleaning.words import cutter
 
         cutter("exact", None, True)
-        import_module("transformers.models.auto.tokenization_auto")
+        import_module("transformers.utils.chat_template_utils")
         time.sleep(1)  # so that the next one is given to another worker
 
     ray.get([imported.remote() for _ in range(num_cpus)])
@@ -113,7 +113,8 @@ class Watched:
                 total += memory.pss
                 pid = process.pid
                 self.of_process[pid] = max(self.of_process[pid], memory.uss)
-                self.names[pid] = "driver" if process == here else _kind(process)
+                if self.names.get(pid) != "tokenizer":  # it goes on with other tasks
+                    self.names[pid] = "driver" if process == here else _kind(process)
                 if self.names[pid] == "raylet":
                     self.store = max(self.store, _shared_memory(pid))
         self.together = max(self.together, total)
@@ -126,6 +127,7 @@ class Watched:
         return {
             "together_peak_bytes": self.together,
             "task_peak_bytes": worst["task"],
+            "tokenizer_peak_bytes": worst["tokenizer"],
             "driver_peak_bytes": worst["driver"],
             "object_store_peak_bytes": self.store,
         }
@@ -140,8 +142,10 @@ def _shared_memory(pid: int) -> int:
 
 
 def _kind(process: psutil.Process) -> str:
-    """`task` for a worker of Ray."""
+    """`task` for a worker of Ray, `tokenizer` for the one that loads the base's."""
     title = " ".join(process.cmdline()[:1])
+    if title.startswith("ray::leave"):  # launcher.prepare.base_tokenizer
+        return "tokenizer"
     return "task" if title.startswith("ray::") else process.name()
 
 

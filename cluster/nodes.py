@@ -113,7 +113,8 @@ def kill_here(pids: Collection[int]) -> None:
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            if process.cmdline()[0].startswith("ray::"):  # the number may have a new owner
+            # The number may have a new owner; one that is just ending has no command any more.
+            if "".join(process.cmdline()[:1]).startswith("ray::"):
                 process.kill()
 
 

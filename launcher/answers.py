@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.light_tokenizer import LightTokenizer
 from adapters.quiet import quiet_transformers
 from launcher.chosen import BASE, Chosen, choose, open_all, opening_of, recipe_of
 from launcher.prepare.reading import RawRow, read
@@ -68,7 +69,7 @@ def answer(
             first = [{"role": "system", "content": system}] if system is not None else []
             question = Question(messages=[*first, {"role": "user", "content": prompt}])
         try:
-            ids = question_ids(opened.tokenizer, question)
+            ids = question_ids(LightTokenizer.of(opened.tokenizer), question)
         except Unusable as error:
             raise DataError(f"PROMPT: cannot be asked: {error}") from error
         names = [adapter.name for adapter in chosen] or [BASE]
@@ -138,13 +139,14 @@ def compare(
         display.phase("opening the base", 1, 1)
         has_template = opened.tokenizer.chat_template is not None
         way = way_of_texts(recipe, has_template=has_template, tell=display.line)
+        tokenizer = LightTokenizer.of(opened.tokenizer)
         rows: list[Compared] = []
         asked: list[tuple[Compared, list[int]]] = []
         for number, raw in _rows(prompts, recipe):
             try:
                 question = to_question(raw, recipe, way)
                 ids = question_ids(
-                    opened.tokenizer, question, new=max_new_tokens, positions=opened.positions
+                    tokenizer, question, new=max_new_tokens, positions=opened.positions
                 )
             except Unusable as error:
                 rows.append(Compared(row=number, error=str(error)))

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from launcher.chosen import BASE
 from launcher.run_names import near
-from launcher.signals import Preempted
+from launcher.signals import Preempted, noted
 from recipes.errors import ShoalError
 from recipes.files import write_whole
 
@@ -131,10 +131,14 @@ class Chat:
         pieces: list[str] = []
         whole = False
         try:
-            with closing(self._speaker.answer(who, messages)) as answer:
+            # Noted, and raised between two pieces: raised anywhere it could be lost, as in what
+            # Python calls when it frees memory.
+            with noted() as wishes, closing(self._speaker.answer(who, messages)) as answer:
                 for piece in answer:
                     pieces.append(piece)
                     self._screen.piece(piece)
+                    if wishes.count:
+                        wishes.interrupt()
             whole = True
         except Preempted:
             raise

@@ -89,23 +89,27 @@ def resume(
 
 @app.command()
 def check(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
-    """Read a recipe and tell all its problems, without starting anything."""
+    """Read a recipe and tell all its problems; whether base and data are there, `plan` tells."""
+    from launcher.positions import check_here
+
     loaded = load(recipe, overrides or [])
+    check_here(loaded.recipe, typer.echo)
     typer.echo(f"{loaded.file}: no problems. {_in_short(loaded)}")
+
+
+def _counted(number: str, thing: str) -> str:
+    return f"{number} {thing}" if number == "1" else f"{number} {thing}s"
 
 
 def _in_short(loaded: LoadedRecipe) -> str:
     recipe = loaded.recipe
-    length = (
-        f"{recipe.train.steps} steps"
-        if recipe.train.steps is not None
-        else f"{recipe.train.epochs:g} epochs"
-    )
-    numbers = " to ".join(str(number) for number in recipe.cluster.workers)
-    workers = "1 worker" if numbers == "1" else f"{numbers} workers"
+    steps, epochs = recipe.train.steps, recipe.train.epochs
+    length = _counted(f"{epochs:g}", "epoch") if steps is None else _counted(str(steps), "step")
+    workers = _counted(" to ".join(map(str, recipe.cluster.workers)), "worker")
+    sequences = _counted(str(recipe.train.global_batch_size), "sequence")
     return (
-        f"{recipe.task} on {recipe.base.source}, {length} of {recipe.train.global_batch_size} "
-        f"sequences, {workers}, ZeRO {recipe.zero.stage}"
+        f"{recipe.task} on {recipe.base.source}, {length} of {sequences}, {workers}, "
+        f"ZeRO {recipe.zero.stage}"
     )
 
 
@@ -252,7 +256,7 @@ def verify(
         ),
     ],
 ) -> None:
-    """Tell whether what was saved is whole, and on which base it belongs; nothing is unpickled.
+    """Tell whether what was saved is whole, and to which base it belongs; nothing is unpickled.
 
     The exit status is 1 when something is not.
     """

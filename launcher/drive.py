@@ -24,7 +24,7 @@ from launcher.access import Access
 from launcher.faults import AttemptFailedError, Whereabouts, fault_of
 from launcher.log_files import rank_log
 from launcher.mailbox import MailboxReporter, open_mailbox, start_beating
-from launcher.policy import Fault, means_the_limit, must_stop
+from launcher.policy import Fault, is_early, must_stop
 from launcher.signals import Wishes
 from launcher.watch import Watch
 from recipes.errors import ClusterError, TrainingError
@@ -152,7 +152,7 @@ class _Attempt:
         end = _end_of_allocation()
         if self.wishes.preempted:
             signal_s = self.job.recipe.slurm.signal_s
-            if not means_the_limit(time.time(), end, signal_s) or self._soon(end):
+            if not is_early(time.time(), end, signal_s) or self._soon(end):
                 return "preempted"
         if end is not None and self._soon(end):
             return "deadline"

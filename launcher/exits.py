@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cluster.job_words import ASK_AGAIN, INTERRUPTED
+from launcher.inspection.readable import visible
 from launcher.signals import Preempted
 from recipes.errors import NodesLostError, RecipeError, ShoalError
 
@@ -63,5 +64,6 @@ def status_of(action: Callable[[], None]) -> int:
 def _fail(error: ShoalError, status: int) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    typer.echo(f"shoal: error: {error}", err=True)
+    # It may quote a row, with characters that a terminal would obey.
+    typer.echo(f"shoal: error: {visible(str(error))}", err=True)
     return status

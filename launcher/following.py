@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from adapters.mirror import Mirror, open_mirror
@@ -19,15 +20,16 @@ _LOGS = "logs"
 
 
 @contextmanager
-def followed(run_dir: Path, display: Display) -> Iterator[None]:
+def followed(run_dir: Path, display: Display) -> Iterator[Callable[[], None]]:
     """What the driver writes into a run is brought to the run's address meanwhile and at the end.
+    What is yielded ends the first: then nothing is on its way.
 
     A store that cannot be reached meanwhile is told once; at the end it is a `StorageError`, unless
     there is another error already.
     """
     mirror = open_mirror(run_dir)
     if mirror.address is None:
-        yield
+        yield lambda: None
         return
     ended = threading.Event()
     thread = threading.Thread(
@@ -35,7 +37,7 @@ def followed(run_dir: Path, display: Display) -> Iterator[None]:
     )
     thread.start()
     try:
-        yield
+        yield partial(_end, thread, ended)
     except BaseException:
         _end(thread, ended)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from cluster.job_words import INTERRUPTED
 from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
 from launcher.exits import exit_as, interruptible, status_of
+from recipes.address import is_address
 from recipes.errors import RecipeError
 from recipes.load import load
 
@@ -28,7 +30,7 @@ def submit(
     ] = False,
     sweep: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=A,B,C", help="A run for each value; given again, for each pair."),
+        typer.Option(metavar="KEY=A,B,C", help="A run for each value; given again, for all pairs."),
     ] = None,
     at_most: Annotated[
         int | None, typer.Option(help="Runs of a sweep that go on at the same time.", min=1)
@@ -50,14 +52,17 @@ def submit(
 
 
 def tell_submitted(run_dir: Path, job: Job) -> None:
-    typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {run_dir}")
-    typer.echo(f"Follow it with: shoal logs -f {run_dir.name}")
+    from launcher import runs
+
+    place = runs.name_of(run_dir)
+    typer.echo(f"Submitted {run_dir.name} as {job.kind} job {job.id}; it lies in {place}")
+    typer.echo(f"Follow it with: shoal logs -f {runs.called(run_dir)}")
 
 
 def _submit_sweep(
     recipe: str, overrides: list[str], sweeps: list[str], at_most: int | None, *, only_show: bool
 ) -> None:
-    from launcher import sweep
+    from launcher import runs, sweep
     from launcher.terminal import open_display
     from recipes.sweep import members
 
@@ -73,7 +78,14 @@ def _submit_sweep(
     first, job = submitted[0]
     typer.echo(f"Submitted {len(found)} runs to {job.kind}; they lie in {first.parent}")
     open_display().table("", ["run", "job", *found[0].changes], rows)
-    typer.echo(f"See them with: shoal ps; follow one with: shoal logs -f {first.name}")
+    all_of = f"shoal ps{_storage_option(first.parent)}"
+    typer.echo(f"See them with: {all_of}; follow one with: shoal logs -f {runs.called(first)}")
+
+
+def _storage_option(storage: Path) -> str:
+    """What makes `shoal ps` list this folder."""
+    is_default = storage.resolve() == (Path.cwd() / "runs").resolve()
+    return "" if is_default else f" --storage {shlex.quote(str(storage))}"
 
 
 def wait_for_job(run_dir: Path, job: Job) -> None:
@@ -84,9 +96,12 @@ def wait_for_job(run_dir: Path, job: Job) -> None:
     try:
         _print_log(run_dir, rank=None, follow=True)
     except KeyboardInterrupt:
+        from launcher import runs
+
+        called = runs.called(run_dir)
         typer.echo(
-            f"shoal: {run_dir.name} goes on. Follow it with `shoal logs -f {run_dir.name}`, end it "
-            f"with `shoal stop {run_dir.name}`",
+            f"shoal: {run_dir.name} goes on. Follow it with `shoal logs -f {called}`, end it with "
+            f"`shoal stop {called}`",
             err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
@@ -100,13 +115,20 @@ def wait_for_job(run_dir: Path, job: Job) -> None:
 
 @commands.command()
 def ps(
-    storage: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
+    storage: Annotated[
+        str, typer.Option(metavar="FOLDER", help="The folder that holds the runs.")
+    ] = "runs",
 ) -> None:
     """List runs, the last changed last."""
     from launcher import looking
     from launcher.terminal import open_display
 
-    seen = looking.see_all(storage)
+    if is_address(storage):
+        raise RecipeError(
+            f"--storage {storage}: only a folder's runs are listed. Name one by its address: "
+            f"shoal status {storage.rstrip('/')}/RUN"
+        )
+    seen = looking.see_all(Path(storage).expanduser())
     if not seen:
         typer.echo(f"There are no runs in {storage}")
         return
@@ -134,7 +156,8 @@ def logs(
     run: RunArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
     rank: Annotated[
-        int | None, typer.Option(help="Of this rank; left out, of the job.", min=0)
+        int | None,
+        typer.Option(help="Of this rank; left out, of the job, or of rank 0 without one.", min=0),
     ] = None,
 ) -> None:
     """Show what a run prints."""

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from cluster.job import Job, JobState
 from cluster.job_words import ASK_AGAIN, EXCLUDE_FILE, INTERRUPTED
 from cluster.schedulers import scheduler
 from cluster.slurm.exclusion import Exclusion
 from launcher import runs
+from launcher.locks import is_held
 from launcher.terminal import Display
 from recipes.errors import ClusterError, ShoalError
 from recipes.files import write_whole
@@ -81,12 +80,11 @@ def states_of(run_dirs: Sequence[Path]) -> list[JobState]:
 
 
 def _state_here(run_dir: Path) -> JobState:
-    lock = FileLock(run_dir / ".lock")
+    file = run_dir / ".lock"
     try:
-        with lock.acquire(timeout=0):
-            return JobState(phase="ended")
-    except Timeout:
-        return JobState(phase="running")
+        return JobState(phase="running" if is_held(file) else "ended")
+    except OSError as error:
+        return JobState(phase="unknown", why=f"{file}: {error.strerror or error}")
 
 
 Word = Literal[

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -62,7 +64,11 @@ def see(run_dir: Path) -> Seen:
 def see_all(storage: Path) -> list[Seen]:
     """Look at all runs of a folder, at the ends of their files only."""
     folders = [storage / name for name in runs.names(storage)]
-    return [_seen(*one) for one in zip(folders, jobs.states_of(folders), strict=True)]
+    seen = []
+    for folder, state in zip(folders, jobs.states_of(folders), strict=True):
+        with suppress(FileNotFoundError):  # it came to nothing meanwhile
+            seen.append(_seen(folder, state))
+    return seen
 
 
 def _seen(run_dir: Path, state: JobState) -> Seen:
@@ -125,12 +131,14 @@ def read_log(run_dir: Path, *, rank: int | None, follow: bool) -> Iterator[str]:
     Raises `CheckpointError` when there is no such log, `ClusterError` when it cannot be had.
     """
     read = _log_of(run_dir, rank)
+    # What is there so far may end in the middle of a character.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     position = polls_since_end = 0
     while polls_since_end <= _SETTLE_POLLS:
         ended = not follow or jobs.state_of(run_dir).phase in ("ended", "unknown")
         if part := read(position):
             position += len(part)
-            yield part.decode(errors="replace")
+            yield decoder.decode(part, final=not follow)
         if not follow:
             return
         polls_since_end += ended

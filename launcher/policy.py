@@ -153,10 +153,11 @@ def choose_workers(least: int, most: int, fits: int, micro_batches: int) -> int 
     return chosen if chosen >= least else None
 
 
-def means_the_limit(now: float, end: float | None, signal_s: float) -> bool:
-    """Whether a scheduler's signal tells that a job's time limit (s since 1970) is near. One that
-    comes earlier is for a more urgent job, and nobody says how long that will wait."""
-    return end is not None and end - now <= signal_s + _SIGNAL_EARLY_S
+def is_early(now: float, end: float | None, signal_s: float) -> bool:
+    """Whether a scheduler's signal tells of a job's time limit (s since 1970), but before the
+    `signal_s` of the recipe: the time between is used. One that comes earlier still is for a more
+    urgent job, and nobody says how long that will wait."""
+    return end is not None and signal_s < end - now <= signal_s + _SIGNAL_EARLY_S
 
 
 def must_stop(now: float, deadline: float | None, step_s: float, save_s: float) -> bool:

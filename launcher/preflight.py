@@ -11,8 +11,9 @@ import ray
 from adapters.checkpoint_folder import predicted_bytes
 from launcher.plan.disk import kept_checkpoints
 from recipes.address import is_address
-from recipes.errors import ShoalError, StorageError
+from recipes.errors import RecipeError, ShoalError, StorageError
 from recipes.recipe import Recipe
+from trainer.label_scores import LABEL_SCORES, LABEL_SET_SCORES
 
 
 class Preflight:
@@ -63,3 +64,18 @@ def check_room(
             f"{free:,} bytes; {kept} checkpoints and one being written take {needed:,}. Free some, "
             "or lower checkpoint.keep"
         )
+
+
+def check_best_by(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
+    """Raises `RecipeError` for a score that such labels do not get, by which no checkpoint would be
+    kept. Whether a text can have several labels is known only when the data is prepared."""
+    several = recipe.task == "sequence_classification" and manifest["multi_label"]
+    by, names = recipe.checkpoint.best_by, LABEL_SET_SCORES if several else LABEL_SCORES
+    if recipe.checkpoint.keep_best == 0 or by in ("loss", *names):
+        return
+    which = "several labels" if several else "one label"
+    hint = ". A text counts for exact_match when it got all its labels and no other"
+    raise RecipeError(
+        f"checkpoint.best_by = {by}: texts with {which} have no such score; there are "
+        f"{', '.join(['loss', *names])}{hint if several else ''}"
+    )

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launcher.inspection.readable import visible
+from launcher.prepare.examples import commonest, line_of
 from launcher.prepare.found import Prepared
 
 _REASONS_SHOWN = 4
+_FAILURES_SHOWN = 3
 
 
 def lines(prepared: Prepared) -> Iterator[str]:
     """How much there is to train on, from which sources, and what was cut and set aside."""
     manifest = prepared.manifest
     yield _samples(manifest, fresh=prepared.fresh)
-    counts = {
+    # One of which nothing is left is told too; all of what is held out is not.
+    trained = {
         name: source["train"]["samples"] + source["train"]["repeated"]
         for name, source in manifest["by_source"].items()
+        if source["train"]["samples"] or not source["held_out"]["samples"]
     }
-    trained = {name: count for name, count in counts.items() if count}
     if len(trained) > 1:
         yield f"  by source: {_listed(trained)}"
     shaped = [f"padding {manifest['splits']['train'].get('padding', 0):.2%}"]
@@ -32,6 +36,8 @@ def lines(prepared: Prepared) -> Iterator[str]:
         reasons = _listed(rejected, _REASONS_SHOWN)
         look = f"shoal inspect {prepared.folder.name[:12]} --rejected"
         yield f"  set aside: {reasons}; look at them with: {look}"
+    for reason, examples in commonest(manifest.get("examples", {}), rejected)[:_FAILURES_SHOWN]:
+        yield f"    {reason}, such as {visible(line_of(examples[0]))}"
 
 
 def _samples(manifest: Mapping[str, Any], *, fresh: bool) -> str:

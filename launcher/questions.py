@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from adapters.light_tokenizer import LightTokenizer
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import token_ids
 from launcher.prepare.shapes import Message, Sample, to_asked, to_sample
 from launcher.prepare.shapes.prompts import as_chat
 from launcher.prepare.shapes.sample import texts_of
-from launcher.prepare.sources import Unit, find_sources, sources_of
-from launcher.prepare.units import unit_bytes, units
+from launcher.prepare.sources.source import Unit, find_sources, sources_of
+from launcher.prepare.sources.units import unit_bytes, units
 from launcher.prepare.unusable import Unusable
 from recipes import data as recipe_data
 from recipes.errors import DataError
@@ -78,7 +79,7 @@ def _question(sample: Sample, recipe: Recipe, way: Way) -> Question:
 
 
 def question_ids(
-    tokenizer: Any, question: Question, *, new: int = 0, positions: int | None = None
+    tokenizer: LightTokenizer, question: Question, *, new: int = 0, positions: int | None = None
 ) -> list[int]:
     """A question for a causal model as token ids, up to where the answer begins.
 
@@ -86,7 +87,7 @@ def question_ids(
     it with `new` tokens more.
     """
     if question.messages is None:
-        ids = list(tokenizer(question.text)["input_ids"])
+        [ids] = tokenizer.backend.ids_of([question.text or ""], special=True)
     else:
         ids = token_ids(tokenizer, question.messages, tools=question.tools, prompt=True)
     if not ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from recipes.load import load
 from recipes.recipe import Recipe
 
 PARENT = "forked_from"
+# Who looks whether somebody drives a run (launcher/jobs.py) holds its lock for a moment.
+_LOOK_S = 0.5
 
 
 def check_writable(storage: str | Path) -> None:
@@ -114,6 +117,15 @@ def name_of(run_dir: Path) -> str:
     return address_of(run_dir) or str(run_dir)
 
 
+def called(run_dir: Path) -> str:
+    """What a person types for a run in this working directory: its name if `find` takes it for this
+    run, else its address or folder."""
+    newest = _latest(Path.cwd() / "runs", run_dir.name)
+    if newest is not None and newest.resolve() == run_dir.resolve():
+        return shlex.quote(run_dir.name)
+    return shlex.quote(name_of(run_dir))
+
+
 def check_same(run_dir: Path, recipe: Recipe) -> None:
     """Raises `CheckpointError` with the differences when a run was made with a recipe that learns
     something else."""
@@ -144,7 +156,7 @@ def locked(
     lock = FileLock(run_dir / ".lock")
     try:
         with suppress(Timeout):
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOOK_S)
         if not lock.is_locked:
             if ask is not None:
                 ask()

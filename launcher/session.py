@@ -6,7 +6,7 @@ torch and Ray are imported only once something is really started.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from launcher import prepared_summary, runs
 from launcher.common_ground import check_nodes, make_folders
 from launcher.following import followed
 from launcher.plan import record
+from launcher.positions import check_length
 from launcher.prepare.found import Prepared, find_prepared
 from launcher.prepare.pipeline import prepare as prepare_data
-from launcher.prepare.sources import find_sources
+from launcher.prepare.sources.source import find_sources
 from launcher.prepare.usage import note_run
 from launcher.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
@@ -66,8 +67,11 @@ class Outcome:
 
 
 def _base_folder(recipe: Recipe, display: Display) -> Path:
-    """Where the base lies, fetched or converted if need be: here, before there is any worker."""
-    return locate(recipe.base, Path(recipe.storage.cache), tell=display.line)
+    """Where the base lies, fetched or converted if need be: here, before there is any worker.
+    Raises `RecipeError` when it cannot take sequences as long as the recipe's."""
+    folder = locate(recipe.base, Path(recipe.storage.cache), tell=display.line)
+    check_length(recipe, folder, display.line)
+    return folder
 
 
 def prepare(loaded: LoadedRecipe, display: Display, *, verify: bool = False) -> Prepared:
@@ -126,7 +130,7 @@ def _run(
     from cluster.ray_cluster import connected, resources, uses_gpu
     from cluster.room import free_bytes
     from launcher.drive import import_ray_train
-    from launcher.preflight import Preflight, check_room
+    from launcher.preflight import Preflight, check_best_by, check_room
 
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
@@ -134,17 +138,16 @@ def _run(
         preflight = Preflight(recipe, base_folder)
         prepared = _prepare(recipe, base_folder, display)
         check_trained(prepared)
+        check_best_by(recipe, prepared.manifest)
         import_ray_train()
         work = cache if address.is_address(storage) else Path(storage)
         check_room(recipe, free_bytes(work), preflight.land())
         run_dir = earlier or runs.create(storage, recipe.name, cache)
-        if not is_inside():  # a job's script does so before a scheduler may ask for anything
-            forget(run_dir)
         with (
             _driven(run_dir, display),
-            followed(run_dir, display),
+            followed(run_dir, display) as leave,
             heard(run_dir),
-            _recorded(run_dir, loaded, is_new=earlier is None),
+            _recorded(run_dir, loaded, leave, is_new=earlier is None),
         ):
             note_run(prepared.folder, run_dir)
             runs.append_event(run_dir, "prepared", {"folder": str(prepared.folder)})
@@ -183,6 +186,8 @@ def _driven(run_dir: Path, display: Display) -> Iterator[None]:
     """
     if not is_inside():
         with runs.locked(run_dir):
+            # A job's script does so before a scheduler may ask for anything.
+            forget(run_dir)
             yield
         return
 
@@ -338,9 +343,11 @@ def _job(recipe: Recipe, run_dir: Path, prepared: Path, base_folder: Path) -> Jo
 
 
 @contextmanager
-def _recorded(run_dir: Path, loaded: LoadedRecipe, *, is_new: bool) -> Iterator[None]:
+def _recorded(
+    run_dir: Path, loaded: LoadedRecipe, leave: Callable[[], None], *, is_new: bool
+) -> Iterator[None]:
     """A run's recipe and what becomes of it, on disk. A new run that fails on purpose before its
-    first step leaves nothing."""
+    first step leaves nothing: `leave` lets nothing of it be on its way elsewhere."""
     write_whole(run_dir / "recipe.yaml", resolved.to_yaml(loaded))
     runs.append_event(run_dir, "started")
     try:
@@ -350,6 +357,7 @@ def _recorded(run_dir: Path, loaded: LoadedRecipe, *, is_new: bool) -> Iterator[
         raise
     except ShoalError as error:
         if is_new and not (run_dir / "metrics.jsonl").exists():
+            leave()
             runs.discard(run_dir)
         else:
             _note_end(run_dir, "failed", error)

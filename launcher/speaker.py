@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
+from adapters.light_tokenizer import LightTokenizer
 from launcher.chosen import BASE
 from launcher.prepare.unusable import Unusable
 from launcher.questions import Question, question_ids
@@ -20,6 +21,7 @@ class OpenedSpeaker:
 
     def __init__(self, opened: OpenedBase, sampling: Sampling) -> None:
         self._opened = opened
+        self._tokenizer = LightTokenizer.of(opened.tokenizer)
         self._sampling = sampling
         self.names: Sequence[str] = opened.names
         self.goes_on: bool = opened.tokenizer.chat_template is None
@@ -43,9 +45,7 @@ class OpenedSpeaker:
         if self.goes_on:
             question = Question(text=messages[-1]["content"])
         try:
-            return question_ids(
-                self._opened.tokenizer, question, new=1, positions=self._opened.positions
-            )
+            return question_ids(self._tokenizer, question, new=1, positions=self._opened.positions)
         except Unusable as error:
             raise DataError(
                 f"This chat cannot be asked: {error}. /reset begins a new one"

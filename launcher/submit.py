@@ -12,7 +12,7 @@ from cluster.kuberay import manifest
 from cluster.schedulers import scheduler
 from launcher import jobs, requests, run_names, runs
 from launcher.install import own_command
-from launcher.prepare.sources import find_sources
+from launcher.prepare.sources.source import find_sources
 from recipes import environment, resolved
 from recipes.errors import ClusterError, RecipeError
 from recipes.files import write_whole
@@ -76,7 +76,7 @@ def submit_again(run_dir: Path, overrides: list[str]) -> Job:
     state = jobs.state_of(run_dir)
     if state.phase in ("queued", "running"):
         raise ClusterError(
-            f"{run_dir}: is {state.phase} already. Stop it first: shoal stop {run_dir.name}"
+            f"{run_dir}: is {state.phase} already. Stop it first: shoal stop {runs.called(run_dir)}"
         )
     return _submit(loaded, run_dir)
 
@@ -112,7 +112,7 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     Raises `ClusterError` when there is nothing to stop.
     """
     job, state = jobs.job_of(run_dir), jobs.state_of(run_dir)
-    name = run_dir.name
+    name, called = run_dir.name, runs.called(run_dir)
     if state.phase == "unknown":
         raise ClusterError(f"{name}: {state.why}")
     if state.phase == "ended":
@@ -122,7 +122,7 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
         scheduler(job.kind).cancel(job)
         return (
             f"{name}: will save and stop after its step; Ray kills it if that takes longer than "
-            f"ray_job.stop_s. See it with: shoal status {name}"
+            f"ray_job.stop_s. See it with: shoal status {called}"
         )
     if job is not None and (now or state.phase == "queued"):
         scheduler(job.kind).cancel(job)
@@ -131,7 +131,7 @@ def stop_run(run_dir: Path, *, now: bool) -> str:
     if now:
         raise ClusterError(f"{name}: is no job. Press Ctrl-C twice where it runs")
     requests.ask_to_stop(run_dir)
-    return f"{name}: will save and stop after its step. See it with: shoal status {name}"
+    return f"{name}: will save and stop after its step. See it with: shoal status {called}"
 
 
 def kind_of(recipe: Recipe) -> JobKind:

@@ -26,8 +26,8 @@ class Checkpoint:
     keep_best: int = 0
     """Best checkpoints kept besides; measured ones only, see evaluate.every_steps."""
 
-    best_by: Literal["loss", "accuracy", "f1"] = "loss"
-    """Score on the held-out rows that tells which checkpoint is best."""
+    best_by: Literal["loss", "accuracy", "f1", "exact_match", "f1_micro"] = "loss"
+    """Score on the held-out rows that tells the best; the last two are of several labels."""
 
     prove: bool = True
     """Open a run's first checkpoint in a fresh process and compare its logits, before it counts."""

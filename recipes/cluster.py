@@ -71,7 +71,8 @@ class Cluster:
                 path="cluster.address",
                 value=self.address,
                 message=f"means nothing to cluster.kind = {self.kind}",
-                hint="Set cluster.kind: ray or ray_job, or leave the address out",
+                hint="Set cluster.kind: ray or ray_job, or leave the address out "
+                "(cluster.address=null takes it back)",
             )
         if self.kind == "ray_job" and self.address and "://" not in self.address:
             yield Problem(

@@ -138,7 +138,7 @@ def unknown(path: str) -> Problem:
     if not dot:
         known = [*schema.sections(), *(p for p in schema.fields() if "." not in p)]
         elsewhere = [p for p in schema.fields() if p.endswith(f".{path}")]
-        hint = did_you_mean(path, known) or did_you_mean(path, schema.fields())
+        hint = did_you_mean(path, known) or f"Known: {', '.join(known)}"
         if elsewhere:
             hint = f"Did you mean '{elsewhere[0]}'?"
         return Problem(path=path, message="is no key of a recipe", hint=hint)

@@ -120,13 +120,7 @@ class Recipe:
                     message="there are no held-out rows to measure on",
                     hint="Set data.held_out or data.held_out_fraction",
                 )
-        if self.checkpoint.keep_best and self.evaluate.every_steps is None:
-            yield Problem(
-                path="checkpoint.keep_best",
-                value=self.checkpoint.keep_best,
-                message="no checkpoint is measured",
-                hint="Set evaluate.every_steps",
-            )
+        yield from self._best_problems()
         yield from self._optimizer_problems()
         yield from compatibility.problems(self.base, self.adapter, self.zero)
         yield from zero_options.problems(self.zero, self.cluster, self._workers_per_node())
@@ -142,6 +136,27 @@ class Recipe:
             yield from self._allocation_problems(self.adapter)
         if isinstance(self.adapter, VirtualTokens):
             yield from self._virtual_token_problems()
+
+    def _best_problems(self) -> Iterator[Problem]:
+        if self.checkpoint.keep_best == 0:
+            return
+        if self.evaluate.every_steps is None:
+            yield Problem(
+                path="checkpoint.keep_best",
+                value=self.checkpoint.keep_best,
+                message="no checkpoint is measured",
+                hint="Set evaluate.every_steps",
+            )
+        by = self.checkpoint.best_by
+        is_scored = self.task == "sequence_classification" or self.evaluate.choices
+        if by != "loss" and not is_scored:
+            yield Problem(
+                path="checkpoint.best_by",
+                value=by,
+                message="of texts and chats nothing but the loss is measured",
+                allowed="loss",
+                hint="Answers to choose from get an accuracy: name them in evaluate.choices",
+            )
 
     def _allocation_problems(self, adapter: Adalora) -> Iterator[Problem]:
         steps = self.train.steps

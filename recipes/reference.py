@@ -28,7 +28,8 @@ A recipe is a YAML file with the sections below. Values on the command line, `se
 replace those of the file; lists are replaced whole. `shoal check RECIPE` tells every problem at
 once.
 
-- Relative paths start at the folder of the recipe; on the command line, at the working directory.
+- Relative paths start at the folder of the recipe; on the command line, and in the default of
+  `storage.path`, at the working directory.
 - `sample:NAME` and `sample:NAME/FILE` stand for a sample that `shoal samples NAME` has fetched.
 - `${section.key}` takes the value of another key, `${oc.env:NAME}` that of an environment variable.
 - A single value where a list is expected is a list of one.
@@ -76,7 +77,8 @@ def _table(leaves: Sequence[schema.Field]) -> list[str]:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for leaf in leaves:
         name = leaf.path.rpartition(".")[2]
-        rows.append(f"| `{name}` | {_cell(leaf.allowed)} | {_default(leaf)} | {_cell(leaf.doc)} |")
+        allowed = _cell(leaf.allowed) + (" (below)" if leaf.item is not None else "")
+        rows.append(f"| `{name}` | {allowed} | {_default(leaf)} | {_cell(leaf.doc)} |")
     return rows
 
 

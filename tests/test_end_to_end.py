@@ -14,10 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from chaos.workplace import name_of
 
 from launcher.cli import app
 from launcher.exits import status_of
+from launcher.runs import read_events
 from trainer.ledger import read_ledger
+from trainer.metrics import read_steps
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 
@@ -57,7 +60,7 @@ def workplace(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shoal(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SHOAL, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+        [SHOAL, *arguments], cwd=folder, capture_output=True, text=True, timeout=900
     )
 
 
@@ -67,8 +70,7 @@ def first(workplace: Path) -> subprocess.CompletedProcess[str]:
 
 
 def metrics(run: Path) -> list[dict]:
-    file = run / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return read_steps(run / "metrics.jsonl")
 
 
 def test_a_run_ends_with_what_to_know(workplace: Path, first: subprocess.CompletedProcess[str]):
@@ -86,7 +88,8 @@ def test_a_run_ends_with_what_to_know(workplace: Path, first: subprocess.Complet
 def test_a_run_folder_holds_its_story(workplace: Path, first: subprocess.CompletedProcess[str]):
     run = workplace / "runs" / "tiny"
     assert [line["step"] for line in metrics(run)] == list(range(1, 9))
-    lines = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    # A busy machine may have a rank wait for five seconds, which is told.
+    lines = [event["event"] for event in read_events(run) if event["event"] != "late"]
     assert lines[:5] == ["started", "prepared", "attempt", "evaluated", "checkpoint"]
     assert sorted(lines[5:7]) == ["checkpoint", "evaluated"]  # saved while it was measured
     assert lines[7:] == ["memory", "finished"]
@@ -204,17 +207,12 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in "".join(child.cmdline())
-    ]
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "RayTrainWorker" in name_of(child)]
 
 
 def events(run: Path, kind: str) -> list[dict]:
-    file = run / "events.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [line for line in lines if line["event"] == kind]
+    return [event for event in read_events(run) if event["event"] == kind]
 
 
 LONG = ["train.steps=300", "evaluate.before=false"]
@@ -259,7 +257,7 @@ def stopped(workplace: Path, first: subprocess.CompletedProcess[str]) -> Stops:
         if send is not None:
             wait_for(lambda: len(metrics(run)) > done + 5, process)
             send(process)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode != 0, output
         found[how] = Stop(output, process.returncode, len(metrics(run)))
 
@@ -371,7 +369,7 @@ def test_two_cannot_drive_one_run(workplace: Path, preempted: Path):
 @pytest.fixture(scope="module")
 def hit(workplace: Path, first: subprocess.CompletedProcess[str]) -> tuple[Path, str, list[int]]:
     """A run of which a rank was killed, and then one stopped: what was printed, and their pids."""
-    arguments = [*LONG, "checkpoint.every_steps=20", "failure.hang_s=8"]
+    arguments = [*LONG, "checkpoint.every_steps=20", "failure.hang_s=20"]
     process = start(workplace, "run", "tiny.yaml", "name=hit", *arguments)
     run = workplace / "runs" / "hit"
     wait_for(lambda: len(metrics(run)) > 30, process)
@@ -382,7 +380,7 @@ def hit(workplace: Path, first: subprocess.CompletedProcess[str]) -> tuple[Path,
     wait_for(lambda: len(metrics(run)) > done + 40, process)
     stood = ranks_of(process)[-1]
     stood.suspend()
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return run, output, [killed.pid, stood.pid]
 
@@ -403,8 +401,7 @@ def test_a_killed_and_a_stopped_worker_change_nothing(
 
 def test_a_stopped_worker_is_named_with_its_stack(hit: tuple[Path, str, list[int]]):
     run, output, (_, pid) = hit
-    (late,) = events(run, "late")
-    assert late["pid"] == pid
+    *_, late = (late for late in events(run, "late") if late["pid"] == pid)
     assert late["status"] == "stopped"
     # Within three steps, of hundredths of a second each, and ten seconds.
     assert late["limit_s"] < 3 * 0.5 + 10

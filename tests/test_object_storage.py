@@ -102,7 +102,7 @@ def interrupt(workplace: Path, address: str, options: list[str]) -> int:
     )
     wait_for(lambda: "step_000100" in str(checkpoints(address)), process)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 130, output
     assert f"resume {address}" in output
     stopped_at = len(read(address, "metrics.jsonl").splitlines())

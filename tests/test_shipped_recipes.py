@@ -16,7 +16,7 @@ from recipes.storage import default_cache
 from support.measured import assert_as_planned
 from support.plain_loop import plain_losses
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 

@@ -170,19 +170,21 @@ def scores(rows: Sequence[Scored], *, is_causal: bool, multi_label: bool) -> dic
 def scores_by_source(
     rows: Sequence[Scored], names: Sequence[str], *, multi_label: bool
 ) -> dict[str, dict[str, float]]:
-    """The same of each source's samples, by its name; nothing where one source has them all."""
+    """The same of each source's samples, by its name, which several may share; nothing where
+    one name is that of all."""
     counted = _counted(rows)
-    samples = Counter(source for row in counted for source in row.sources)
+    samples = Counter(names[source] for row in counted for source in row.sources)
     if len(samples) < 2:
         return {}
     predicted = predictions(rows)
     found = {}
-    for source, number in sorted(samples.items()):
-        parts = [row.parts[source] for row in counted if source in row.parts]
+    for called in (name for name in dict.fromkeys(names) if name in samples):
+        ours = {source for source, name in enumerate(names) if name == called}
+        parts = [part for row in counted for source, part in row.parts.items() if source in ours]
         loss = sum(lost for lost, _ in parts) / max(1, sum(learnt for _, learnt in parts))
-        own = [prediction for prediction in predicted if prediction.source == source]
-        found[names[source]] = {
-            "samples": float(number),
+        own = [prediction for prediction in predicted if prediction.source in ours]
+        found[called] = {
+            "samples": float(samples[called]),
             "loss": loss,
             **_of_predictions(own, multi_label=multi_label),
         }

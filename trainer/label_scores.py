@@ -5,6 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 
+LABEL_SCORES = ("accuracy", "f1")
+"""What is told of one label for each text, or of one of several choices."""
+
+LABEL_SET_SCORES = ("exact_match", "f1", "f1_micro")
+"""What is told of texts that can have several labels."""
+
 
 def label_scores(right: Sequence[Hashable], predicted: Sequence[Hashable]) -> dict[str, float]:
     """Accuracy and macro F1 of one label for each text."""

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from recipes.recipe import Recipe
 from trainer.ahead import Ahead, Reader
 from trainer.engine import Engine
-from trainer.loss import sums_by_source, training_loss
+from trainer.loss import means_by_name, sums_by_source, training_loss
 from trainer.order import Order
 from trainer.pulse import Pulse
 from trainer.schedule import learning_rate
@@ -135,11 +135,7 @@ class Loop:
 
     def _by_source(self, sums: torch.Tensor) -> dict[str, float]:
         losses, counts = sums.view(2, len(self.mixture)).tolist()
-        return {
-            name: loss / count
-            for name, loss, count in zip(self.mixture, losses, counts, strict=True)
-            if count
-        }
+        return means_by_name(self.mixture, losses, counts)
 
     def _add_up(
         self, loss_sum: torch.Tensor, tokens: int, waited_s: float, by_source: torch.Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -83,3 +85,14 @@ def sums_by_source(losses: torch.Tensor, batch: Batch, num_sources: int) -> torc
     of_source = batch.sources.flatten() == torch.arange(num_sources, device=losses.device)[:, None]
     parts = torch.stack([losses.detach().double(), batch.learnt.double()]).flatten(1)
     return (parts[:, None] * of_source).sum(dim=2)
+
+
+def means_by_name(
+    names: Sequence[str], losses: Sequence[float], counts: Sequence[float]
+) -> dict[str, float]:
+    """The mean loss of each name of a source that has any; several sources may share one."""
+    sums: dict[str, tuple[float, float]] = {}
+    for name, loss, count in zip(names, losses, counts, strict=True):
+        lost, learnt = sums.get(name, (0.0, 0.0))
+        sums[name] = lost + loss, learnt + count
+    return {name: lost / learnt for name, (lost, learnt) in sums.items() if learnt}

@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from adapters import checkpoint, checkpoint_folder
+from adapters.attached import PeftAdapter
 from adapters.checkpoint_folder import Origin, Position
 from adapters.mirror import Mirror
 from adapters.movement import check_moved
@@ -39,6 +40,7 @@ class Publisher:
     def publish(
         self,
         saved: checkpoint.TrainerState,
+        adapter: PeftAdapter,
         position: Position,
         *,
         stall_s: float,
@@ -53,9 +55,8 @@ class Publisher:
             return
         folder = checkpoint.save(
             self.job.run_dir / "checkpoints",
-            self.engine.attached,
+            adapter,
             saved,
-            shapes=self.engine.shapes,
             origin=Origin(
                 base=self.job.base,
                 recipe_digest=digest(self.job.recipe),
@@ -65,7 +66,7 @@ class Publisher:
                 multi_label=self.multi_label,
             ),
             position=position,
-            check=proof.check if proof is not None else lambda adapter: None,
+            check=proof.check if proof is not None else lambda folder: None,
         )
         if self._is_replaced:
             return

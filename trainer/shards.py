@@ -1,4 +1,4 @@
-"""Prepared shards: what a row of one holds, writing a shard and reading it.
+"""Prepared shards: what a row of one holds, and reading it.
 
 A shard is an Arrow IPC file that is mapped into memory, so it is not compressed.
 Imports no torch: the launcher writes these files, and a login node must be able to look at them.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +53,6 @@ SCHEMA = pa.schema(
         ("images", pa.list_(pa.string())),
     ]
 )
-
-# Tokens from which a record batch is closed: what a writer holds in memory, about 10 MB.
-_BATCH_TOKENS = 2**20
 
 Numbers = npt.NDArray[Any]
 
@@ -97,12 +94,6 @@ def runs_of(labels: Sequence[int] | npt.NDArray[np.int32]) -> npt.NDArray[np.int
     edges = np.flatnonzero(np.diff(learnt)) + 1
     starts = [0] if learnt[0] else []
     return np.diff(np.concatenate([[0], starts, edges, [len(learnt)]])).astype(np.int32)
-
-
-def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
-    """The rows of a batch of `SCHEMA`, in order."""
-    columns = _columns(batch)
-    return (_row(columns, place) for place in range(batch.num_rows))
 
 
 def _row(columns: Mapping[str, tuple[Numbers, Numbers | None]], place: int) -> Row:
@@ -176,7 +167,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{file}: prepared data cannot be read: {error}") from error
+        raise DataError(
+            f"{file}: prepared data cannot be read: {error}. Delete {folder} to prepare it again"
+        ) from error
     return manifest
 
 
@@ -184,126 +177,3 @@ def training_digest(manifest: Mapping[str, Any]) -> str:
     """sha256 of what is trained on: the training shards in their order (hex, 64 characters)."""
     shards = manifest["splits"]["train"]["shards"]
     return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
-
-
-def write_shard(file: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write rows as one shard; its entry for the manifest.
-
-    For what a row is see `record_batch`. Memory is that of about a million tokens, however many
-    rows there are.
-    """
-    return write_batches(file, batches_of(rows))
-
-
-def batches_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.RecordBatch]:
-    """Batches of `SCHEMA` of about a million tokens each."""
-    return map(record_batch, _batches(rows))
-
-
-def write_batches(file: Path, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
-    """Write batches of `SCHEMA` as one shard; its entry for the manifest."""
-    counts = {"rows": 0, "samples": 0, "tokens": 0, "supervised": 0}
-    with file.open("wb") as stream:
-        hashed = HashedFile(stream)
-        with pa.PythonFile(hashed, mode="w") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                counts["rows"] += batch.num_rows
-                counts["samples"] += len(batch.column("samples").flatten())
-                counts["tokens"] += len(batch.column("input_ids").flatten())
-                counts["supervised"] += int(np.sum(batch.column("supervised").to_numpy()))
-    return {"file": file.name, **counts, "sha256": hashed.sha256}
-
-
-class HashedFile:
-    """A file open to write, whose digest is known as soon as it is written."""
-
-    closed = False
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Of what was written so far: hex, 64 characters."""
-        return self._digest.hexdigest()
-
-    def write(self, data: Any) -> int:
-        self._digest.update(data)
-        return self._stream.write(data)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Whoever opened the file closes it."""
-
-
-def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    some: list[Mapping[str, Any]] = []
-    tokens = 0
-    for row in rows:
-        some.append(row)
-        tokens += len(row["input_ids"])
-        if tokens >= _BATCH_TOKENS:
-            yield some
-            some, tokens = [], 0
-    if some:
-        yield some
-
-
-def compact(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The same row in a third of the memory and less: arrays for lists, and runs for labels."""
-    kept = {name: value for name, value in row.items() if name != "labels"}
-    ids = np.asarray(row["input_ids"], np.int32)
-    return kept | {"input_ids": ids, "runs": _value(row, "runs")}
-
-
-def record_batch(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Rows as a batch of `SCHEMA`.
-
-    A row has the columns of `SCHEMA`, or `labels` (int32, IGNORED or the token itself) for `runs`.
-    What it lacks is as in a row with one text and no label, from the first source.
-    """
-    columns = []
-    for leaf in SCHEMA:
-        values = [_value(row, leaf.name) for row in rows]
-        if leaf.name == "images" or not pa.types.is_list(leaf.type):
-            columns.append(pa.array(values, leaf.type))
-            continue
-        dtype = leaf.type.value_type.to_pandas_dtype()
-        offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
-        joined = np.concatenate([np.zeros(0, dtype), *(np.asarray(v, dtype) for v in values)])
-        columns.append(pa.ListArray.from_arrays(offsets, pa.array(joined)))
-    return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _is_all_learnt(row: Mapping[str, Any]) -> bool:
-    """Whether a row is learnt but for its first token, as texts are: told from lists in a tenth of
-    the time that the runs of a row take."""
-    labels, ids = row["labels"], row["input_ids"]
-    if not isinstance(labels, list) or not isinstance(ids, list) or len(labels) < 2:
-        return False
-    return labels[0] == IGNORED and IGNORED not in ids and labels[1:] == ids[1:]
-
-
-def _value(row: Mapping[str, Any], name: str) -> Any:
-    """A value of a row, or what stands for it where the row has none."""
-    if name == "runs":
-        if "runs" in row:
-            return row["runs"]
-        if _is_all_learnt(row):
-            return np.array([1, len(row["labels"]) - 1], np.int32)
-        labels = np.asarray(row["labels"], np.int32)
-        ids = np.asarray(row["input_ids"][: len(labels)], np.int32)
-        assert np.all((labels == IGNORED) | (labels == ids)), "a label that is not its token"
-        return runs_of(labels)
-    if name == "sources":
-        return row.get(name, np.zeros(len(row["samples"])))
-    if name in ("label", "choice", "answer"):
-        return row.get(name, -1)
-    return row.get(name, ()) if name in ("token_types", "label_set", "images") else row[name]

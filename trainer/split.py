@@ -8,6 +8,7 @@ Imports no torch, as a login node must be able to look at what is prepared.
 
 from __future__ import annotations
 
+import io
 import threading
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.errors import DataError
-from trainer.shards import HashedFile, Numbers, Row, Shard, read_manifest
+from trainer.shard_writer import HashedFile
+from trainer.shards import Numbers, Row, Shard, read_manifest
 
 # Mapped at once. Each costs address space and some 10 KB of Python, no file handle; Linux lets a
 # process have 65,530 maps.
@@ -118,16 +120,13 @@ def open_split(folder: Path, split: str) -> Split:
 def write_index(folder: Path, shards: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Put the index beside the shards of a split, which are given by their entries for the
     manifest; the sha256 of its files by their names. Memory is that of a part of a shard."""
-    rows = sum(shard["rows"] for shard in shards)
-    samples = sum(shard["samples"] for shard in shards)
+    rows, samples = _counts(shards)
     with ExitStack() as stack:
         files = {
             name: HashedFile(stack.enter_context(_file(folder, name).open("wb"))) for name in _INDEX
         }
         for name, file in files.items():
-            shape = (samples if name == "sample_ids" else rows,)
-            header = {"descr": _INDEX[name].str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            _write_header(file, name, rows, samples)
         end = 0
         for shard in shards:
             for part in Shard(folder / shard["file"]).indexed():
@@ -136,6 +135,29 @@ def write_index(folder: Path, shards: Sequence[Mapping[str, Any]]) -> dict[str, 
                 for name, file in files.items():
                     file.write(part[name].astype(_INDEX[name]).tobytes())
     return {_file(folder, name).name: file.sha256 for name, file in files.items()}
+
+
+def index_bytes(shards: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The bytes of each file of the index of shards with these entries, by its name."""
+    rows, samples = _counts(shards)
+    found = {}
+    for name, dtype in _INDEX.items():
+        header = io.BytesIO()
+        [count] = _write_header(header, name, rows, samples)
+        found[f"{name}.npy"] = len(header.getvalue()) + count * dtype.itemsize
+    return found
+
+
+def _counts(shards: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    return sum(shard["rows"] for shard in shards), sum(shard["samples"] for shard in shards)
+
+
+def _write_header(stream: Any, name: str, rows: int, samples: int) -> tuple[int]:
+    """The beginning of a column's file: the shape of the column."""
+    shape = (samples if name == "sample_ids" else rows,)
+    header = {"descr": _INDEX[name].str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return shape
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -266,10 +266,10 @@ class _Rank:
                 recent_losses=self.losses.recent,
                 scores=scores,
             )
+            adapter = checkpoint.adapter_of(self.engine.attached, gathered, self.engine.shapes)
             stall_s = time.perf_counter() - begin
-            self.saver.save(
-                partial(self.publisher.publish, gathered, position, stall_s=stall_s, proof=proof)
-            )
+            publish = partial(self.publisher.publish, gathered, adapter, position)
+            self.saver.save(partial(publish, stall_s=stall_s, proof=proof))
 
     def _question(self) -> Question:
         """What the first checkpoint is to answer when it is opened again."""

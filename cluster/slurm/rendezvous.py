@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import (
-    Client,
     Connection,
     Listener,
     answer_challenge,
@@ -32,8 +31,9 @@ from recipes.errors import ClusterError
 _FIRST_PORT, _PORTS_PER_JOB, _JOBS = 16000, 8, 2000
 _ASK_AGAIN_S = 0.5
 _JOIN_S = 5.0
-# How long one that has connected may take for each word (a timeval: seconds, microseconds).
-_PATIENCE = struct.pack("ll", 10, 0)
+# How long a guest that has connected, and the first node, may take for each word.
+_GUEST_S = _HOST_S = 10
+_CONNECT_S = 5.0
 _OPEN_FILES = 65536
 _OVER = ""
 # A node that has lost its power says nothing; half a minute of silence is its end, also when
@@ -134,8 +134,7 @@ class Host:
 
     def _admit(self, guest: Connection) -> None:
         try:
-            with _socket_of(guest) as same:
-                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+            _expect_within(guest, _GUEST_S)
             deliver_challenge(guest, self._token)
             answer_challenge(guest, self._token)
             name = guest.recv()
@@ -210,7 +209,7 @@ def _reach(meeting: Meeting, timeout_s: float) -> Connection:
         why = ""
         for port in meeting.ports():
             try:
-                return Client((meeting.host, port), authkey=meeting.token)
+                return _knock(meeting, port)
             except _BROKEN as error:
                 why = str(error)
         if time.monotonic() > end:
@@ -219,6 +218,30 @@ def _reach(meeting: Meeting, timeout_s: float) -> Connection:
                 "Check that its name leads to it, and that no firewall is between the nodes"
             )
         time.sleep(_ASK_AGAIN_S)
+
+
+def _knock(meeting: Meeting, port: int) -> Connection:
+    """The first node at one of the job's ports, which another program may have taken: most wait
+    until they are spoken to, and that is not waited for."""
+    with socket.create_connection((meeting.host, port), timeout=_CONNECT_S) as found:
+        found.settimeout(None)
+        host = Connection(found.detach())
+    try:
+        _expect_within(host, _HOST_S)
+        answer_challenge(host, meeting.token)
+        deliver_challenge(host, meeting.token)
+        _expect_within(host, 0)
+    except BaseException:
+        host.close()
+        raise
+    return host
+
+
+def _expect_within(connection: Connection, seconds: int) -> None:
+    """From now on reading from it fails after so long; with 0 never."""
+    with _socket_of(connection) as same:
+        timeval = struct.pack("ll", seconds, 0)
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 
 def _keep_alive(connection: Connection) -> None:

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from launcher import jobs
-from launcher.prepare.usage import noted_runs
+from launcher.locks import is_held
+from launcher.prepare.usage import REMOVED, noted_runs
 from launcher.runs import is_run, name_of
 from recipes.errors import DataError
 from trainer.shards import read_manifest
-
-REMOVED = ".removed"
-"""Ends the name of a folder that is being removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,28 +129,30 @@ def partial_entries(cache: Path) -> list[PartialEntry]:
                     key=key,
                     folder=folder,
                     bytes=bytes_of(folder),
-                    changed=max(file.stat().st_mtime for file in (folder, *folder.rglob("*"))),
-                    is_made=is_locked(cache, key),
+                    changed=_last_change(folder),
+                    is_made=is_held(_lock_file(cache, key)),
                 )
             )
     return entries
 
 
+def _last_change(folder: Path) -> float:
+    """Of a folder or what lies below it; whoever makes it writes files aside, which come and go."""
+    last = folder.stat().st_mtime
+    for above, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            with suppress(OSError):
+                last = max(last, (Path(above) / name).stat().st_mtime)
+    return last
+
+
 def lock_of(cache: Path, key: str) -> FileLock:
     """What is held while data of a key is made."""
-    return FileLock(cache / "locks" / f"{key}.lock")
+    return FileLock(_lock_file(cache, key))
 
 
-def is_locked(cache: Path, key: str) -> bool:
-    """Whether data of a key is being made."""
-    if not (cache / "locks" / f"{key}.lock").exists():
-        return False
-    lock = lock_of(cache, key)
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+def _lock_file(cache: Path, key: str) -> Path:
+    return cache / "locks" / f"{key}.lock"
 
 
 def other_entries(cache: Path) -> Iterator[OtherEntry]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from launcher.cached.entries import REMOVED, PartialEntry, PreparedEntry, lock_of
-from launcher.prepare.usage import forget_runs
+from launcher.cached.entries import PartialEntry, PreparedEntry, lock_of
+from launcher.prepare.usage import REMOVED, forget_runs
 from recipes.errors import RecipeError, StorageError
 from recipes.listing import listed
 

@@ -6,7 +6,6 @@ Only what nodes say and do comes from Ray; findings are functions of it.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +20,11 @@ from launcher import runs
 from launcher.common_ground import make_folders
 from launcher.doctor import network
 from launcher.doctor.facts import Clock, NodeFacts
-from launcher.doctor.findings import Finding, error, warning
+from launcher.doctor.findings import Finding, error
 from launcher.doctor.links import Link, check_links
 from launcher.doctor.node_checks import check_folders, check_nodes
 from launcher.doctor.probe import Probe
-from launcher.doctor.recipe_checks import check_recipe, machine_of, needs_of
+from launcher.doctor.recipe_checks import check_missing, check_recipe, machine_of, needs_of
 from launcher.doctor.report import Report
 from launcher.plan.known import look
 from launcher.plan.plan import make_plan
@@ -173,10 +172,6 @@ def _recipe(recipe: Recipe, found: Sequence[NodeFacts]) -> Iterator[Finding]:
     except ShoalError as wrong:
         yield error(None, str(wrong), "")
         return
-    is_hub_id = not (recipe.base.source.startswith("sample:") or os.path.isabs(recipe.base.source))
-    for why in plan.missing:
-        # A run downloads a base of the hub; until then nobody knows what it takes.
-        make = warning if is_hub_id and why.startswith("base.source") else error
-        yield make(None, why, "")
+    yield from check_missing(recipe, plan.missing)
     key = "storage.cache" if is_address(recipe.storage.path) else "storage.path"
     yield from check_recipe(needs_of(recipe, plan, gpu=machine.gpu, disk_key=key), found)

@@ -17,6 +17,7 @@ from launcher.doctor.probe import Address
 
 _ROUND_TRIP_S = 20.0
 # The first start of torch on a busy node takes a while.
+_READY_S = 180.0
 _PEER_S = 3 * LIMIT_S
 
 Progress = Callable[[str, int, int], None]
@@ -81,7 +82,7 @@ def _speeds(nodes: Sequence[str], *, gpu: bool, progress: Progress) -> dict[Pair
         node: Peer.options(scheduling_strategy=on(node), **options).remote()  # type: ignore[attr-defined]
         for node in nodes
     }
-    silent: dict[str, str] = {}
+    silent = _silent(answers({n: peer.make_ready.remote() for n, peer in peers.items()}, _READY_S))
     found: dict[Pair, float | str] = {}
     every = rounds(nodes)
     for number, pairs in enumerate(every, start=1):

@@ -26,6 +26,11 @@ class Peer:
     def __init__(self) -> None:
         self._store: Any = None
 
+    def make_ready(self) -> None:
+        """Import what takes a minute where it is read over a busy network, and the other side would
+        not wait for."""
+        import torch.distributed  # noqa: F401
+
     def open(self) -> Address:
         """Where the other side finds this one, which is to be rank 0."""
         from torch.distributed import TCPStore  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from launcher.plan.machine import Machine
 from launcher.plan.memory import Memory, node_bytes
 from launcher.plan.plan import Plan
 from launcher.plan.report import bytes_text
+from launcher.plan.rows import NONE_SEEN
 from recipes.recipe import Recipe
 
 _BFLOAT16_SINCE = (8, 0)
@@ -70,6 +72,16 @@ def needs_of(recipe: Recipe, plan: Plan, *, gpu: bool, disk_key: str) -> Needs:
         disk_bytes=plan.disk.needed_bytes if plan.disk is not None else None,
         disk_key=disk_key,
     )
+
+
+def check_missing(recipe: Recipe, missing: Sequence[str]) -> Iterator[Finding]:
+    """What a plan could not be made of, each by its reason; the rest would end a run."""
+    is_hub_id = not (recipe.base.source.startswith("sample:") or os.path.isabs(recipe.base.source))
+    for why in missing:
+        # A run downloads a base of the hub; until then nobody knows what it takes. And usable rows
+        # may come later in a file than a plan looks.
+        may_pass = (is_hub_id and why.startswith("base.source")) or why.startswith(NONE_SEEN)
+        yield (warning if may_pass else error)(None, why, "")
 
 
 def check_recipe(needs: Needs, nodes: Sequence[NodeFacts]) -> Iterator[Finding]:

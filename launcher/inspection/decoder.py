@@ -36,17 +36,22 @@ class Decoder:
                 f"{folder}: the tokenizer that this data was prepared with ({base['source']}) is "
                 "gone. Name the recipe instead of the key, or prepare again"
             )
+        self._tokenizer: Any
         if (folder / "tokenizer.json").is_file():
             from tokenizers import Tokenizer
 
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._tokenizer.add_tokens(list(base["new_tokens"]))
+            added = self._tokenizer.get_added_tokens_decoder()
+            named: Sequence[int] = ()
         else:
             from adapters.tokenizer import load_tokenizer
 
-            self._tokenizer = load_tokenizer(folder, base["new_tokens"]).backend_tokenizer
-        added = self._tokenizer.get_added_tokens_decoder()
-        self._special = {number for number, token in added.items() if token.special}
+            loaded = load_tokenizer(folder, base["new_tokens"])
+            # Those that transformers has in Python alone have no backend.
+            self._tokenizer = loaded.backend_tokenizer if loaded.is_fast else loaded
+            added, named = loaded.added_tokens_decoder, loaded.all_special_ids
+        self._special = {number for number, token in added.items() if token.special}.union(named)
 
     def pieces(self, ids: Sequence[int], learnt: Sequence[bool]) -> list[Piece]:
         """The text of tokens, in pieces that are learnt or not, special or not."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from launcher.inspection.histogram import Histogram, histogram
 from launcher.inspection.place import Place
+from launcher.prepare.examples import Example
 from trainer.shards import Shard
 from trainer.split import Split
 
@@ -43,6 +44,8 @@ class Reason:
     name: str
     rows: int
     by_source: Mapping[str, int]
+    examples: tuple[Example, ...]
+    """Rows that failed so; none where the recipe leaves rows out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,7 @@ def _reasons(manifest: Mapping[str, Any]) -> list[Reason]:
                 for name, told in manifest["by_source"].items()
                 if reason in told["rejected"]
             },
+            examples=tuple(manifest.get("examples", {}).get(reason, ())),
         )
         for reason, rows in _ordered(manifest["rejected"]).items()
     ]

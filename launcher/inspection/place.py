@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cached.removal import one_key
+from launcher.prepare.intact import damage_of
 from recipes import shipped
 from recipes.errors import DataError, RecipeError
 from recipes.load import load
@@ -50,13 +51,15 @@ def _opened(folder: Path) -> Place:
     manifest = read_manifest(folder)
     if "splits" not in manifest or "by_source" not in manifest:
         raise DataError(f"{folder}: its manifest is not one of prepared data")
+    if (damage := damage_of(folder, manifest)) is not None:
+        raise DataError(f"{damage}. To prepare it again: shoal prepare, with the recipe it was for")
     return Place(folder=folder.resolve(), manifest=manifest)
 
 
 def _of_recipe(reference: str, overrides: Sequence[str]) -> Place:
     from adapters.base_ref import locate
     from launcher.prepare.found import look_for_prepared
-    from launcher.prepare.sources import find_sources
+    from launcher.prepare.sources.source import find_sources
 
     recipe = load(reference, overrides).recipe
     cache = Path(recipe.storage.cache)

@@ -15,6 +15,7 @@ from launcher.inspection.histogram import Histogram
 from launcher.inspection.readable import middle_left_out, visible
 from launcher.inspection.rejected import RejectedRow
 from launcher.inspection.samples import SeenSample, SeenSequence, file_name
+from launcher.prepare.examples import line_of
 from recipes.listing import listed
 
 _BAR_WIDTH = 40
@@ -38,6 +39,7 @@ def show_figures(console: Console, figures: Figures) -> None:
     if figures.reasons:
         console.print()
         console.print(_reasons(figures))
+        _show_examples(console, figures)
     for title, found in histograms(figures):
         console.print()
         console.print(f"{title}: {histogram_text(found)}", style="bold", soft_wrap=True)
@@ -119,6 +121,15 @@ def _reasons(figures: Figures) -> Table:
         cells = (visible(reason.name), f"{reason.rows:,}", f"{share:.2%}", by_source)
         table.add_row(*map(Text, cells))
     return table
+
+
+def _show_examples(console: Console, figures: Figures) -> None:
+    for reason in figures.reasons:
+        if reason.examples:
+            console.print()
+            console.print(f"{visible(reason.name)}, such as", markup=False)
+            for example in reason.examples:
+                console.print(Text(f"  {visible(line_of(example))}", style="dim"), soft_wrap=True)
 
 
 def histograms(figures: Figures) -> list[tuple[str, Histogram]]:

@@ -11,7 +11,7 @@ from launcher.plan.machine import Machine
 from launcher.plan.plan import Known
 from launcher.plan.rows import Rows, count_rows, estimate_rows
 from launcher.prepare.found import look_for_prepared
-from launcher.prepare.sources import find_sources
+from launcher.prepare.sources.source import find_sources
 from recipes.address import is_address
 from recipes.errors import BaseModelError, DataError
 from recipes.files import existing

@@ -16,20 +16,25 @@ from launcher.prepare.reading import read
 from launcher.prepare.reading.tables import open_parquet
 from launcher.prepare.shapes import to_sample
 from launcher.prepare.shapes.sample import texts_of
-from launcher.prepare.sources import Source, Unit
-from launcher.prepare.units import units
-from launcher.prepare.unusable import Unusable
+from launcher.prepare.sources.source import Source, Unit
+from launcher.prepare.sources.units import units
+from launcher.prepare.sources.unpacked import unpacked_bytes
+from launcher.prepare.unusable import Unusable, with_remedy
+from recipes.errors import DataError
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
 from trainer.split import open_split
 
 _LOOKED_AT_BYTES = 2**20
-_LOOKED_AT_ROWS = 10_000  # of files that are read whole
-_PACKED = 3.0  # how many times gzip and zstd make texts smaller
+_LOOKED_AT_ROWS = 10_000
+_LOOKED_AT_PARTS = 16
 # English takes 4 characters a token, Chinese about 1.5 characters of 3 bytes.
 _TEXT_BYTES_PER_TOKEN = 4.0
 # The marks of roles and the system message that a chat's template writes.
 _CHAT_TOKENS = 16
+
+NONE_SEEN = "data.train: none of the first rows can be trained on"
+"""How it begins where no row was found to be usable, as far as was looked."""
 
 Numbers = npt.NDArray[np.int64]
 
@@ -80,6 +85,7 @@ def estimate_rows(recipe: Recipe, sources: Sequence[Source]) -> Rows:
     """Rows from the sizes of the files and the beginning of each; nothing is tokenised.
 
     Duplicates and rows that will be set aside are not known yet, so these are rather too many.
+    Raises `DataError` when a file cannot be read, or no row is found that can be trained on.
     """
     lengths: dict[str, list[Numbers]] = {"train": [], "held_out": []}
     for (split, _), files in groupby(sources, key=lambda source: (source.split, source.entry)):
@@ -88,6 +94,8 @@ def estimate_rows(recipe: Recipe, sources: Sequence[Source]) -> Rows:
         lengths[split].append(found[: entry[0].spec.limit])
     train = _joined(lengths["train"])
     held_out = _joined(lengths["held_out"])
+    if not len(train):
+        raise DataError(_why_none(recipe, [one for one in sources if one.split == "train"]))
     share = recipe.data.held_out_fraction
     if share:
         kept = round(len(train) * (1 - share))
@@ -102,6 +110,23 @@ def estimate_rows(recipe: Recipe, sources: Sequence[Source]) -> Rows:
         labels=tuple(recipe.data.labels),
         prepared=None,
     )
+
+
+def _why_none(recipe: Recipe, sources: Sequence[Source]) -> str:
+    """That no row at the beginning of the files can be trained on, and why the first cannot."""
+    whole = (Unit(number=0, source=source, begin=0, end=0) for source in sources)
+    first = ((unit, raw) for unit in whole for raw in islice(read(unit), 1))
+    unit, raw = next(first, (None, None))
+    if unit is None or raw is None:
+        return "data.train: there are no rows in its files"
+    error = Unusable(raw.reason, raw.detail)
+    if raw.columns is not None:
+        try:
+            to_sample(raw.columns, recipe, unit.source.spec)
+        except Unusable as unusable:
+            error = unusable
+    told = f"{unit.source.address} row {raw.number + 1}: {error}{with_remedy(error.reason)}"
+    return f"{NONE_SEEN}. {told}"
 
 
 def _as_rows(recipe: Recipe, samples: Numbers) -> dict[str, Numbers]:
@@ -125,16 +150,18 @@ def _estimate(recipe: Recipe, source: Source) -> Numbers:
     """Estimated tokens of each sample of a file: those of its beginning, over and over."""
     # Rows are counted for a limit, which is one of all files of an entry.
     parts = units([replace(source, spec=replace(source.spec, limit=None))], _LOOKED_AT_BYTES)
-    seen = _look(recipe, parts[0]) if parts else _Seen()
-    if not seen.tokens:
-        return np.zeros(0, np.int64)
-    count = round(len(seen.tokens) * _times(source, parts, seen))
-    return np.resize(np.array(seen.tokens, np.int64), count)
+    # Much that is no row can come first, such as what a JSON file tells of its rows.
+    for number, part in enumerate(parts[:_LOOKED_AT_PARTS]):
+        seen = _look(recipe, part)
+        if seen.tokens:
+            count = round(len(seen.tokens) * _times(source, parts[number:], seen))
+            return np.resize(np.array(seen.tokens, np.int64), count)
+    return np.zeros(0, np.int64)
 
 
 @dataclass(slots=True)
 class _Seen:
-    """The beginning of a file; `bytes` are those of its rows as JSON."""
+    """A part of a file; `bytes` are those of its rows as JSON."""
 
     tokens: list[int] = field(default_factory=list)
     rows: int = 0
@@ -142,15 +169,17 @@ class _Seen:
 
 
 def _times(source: Source, parts: Sequence[Unit], seen: _Seen) -> float:
-    """How many times a file is as large as what was seen of its first unit."""
+    """How many times what is left of a file is as large as what was seen of the first of `parts`,
+    which are what is left."""
     if source.kind == "parquet" and source.compression is None:
         with open_parquet(source) as file:
             return float(file.metadata.num_rows / seen.rows)
     if seen.rows == _LOOKED_AT_ROWS:
-        size = source.bytes * (_PACKED if source.compression else 1.0)
-        return max(1.0, size / seen.bytes)
-    if source.kind in ("json_lines", "text") and parts[0].end:
-        return source.bytes / parts[0].end
+        return max(1.0, unpacked_bytes(source) / seen.bytes)
+    if source.kind not in ("parquet", "arrow") and parts[0].end:
+        begin = parts[0].begin
+        # Of a part behind others without a row nobody knows where in it rows begin.
+        return (unpacked_bytes(source) - begin) / (seen.bytes if begin else parts[0].end)
     return float(len(parts))
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from adapters.tokenizer import kept_tokenizer
+from adapters.light_tokenizer import LightTokenizer, left_tokenizer
 from launcher.prepare.reading import RawRow, read
 from launcher.prepare.rendering import render_chat, render_classified
 from launcher.prepare.shapes import Message
-from launcher.prepare.sources import Unit
+from launcher.prepare.sources.source import Unit
 from launcher.prepare.unusable import Unusable
 from launcher.questions import Question, Way, check_room, question_ids, to_question
 from recipes.recipe import Recipe
@@ -40,9 +40,8 @@ class Asking:
     """What every task of this stage needs to know. `work` is a folder that all nodes see."""
 
     recipe: Recipe
-    tokenizer_folder: str
-    chat_template: str | None = None
-    """Text of the one to use instead of the tokenizer's own."""
+    tokenizer_folder: Path
+    """In which the driver leaves the base's tokenizer."""
     work: Path
     way: Way
     choices: tuple[str, ...]
@@ -102,8 +101,8 @@ def _input(raw: RawRow) -> str | None:
 
 def _sequences(question: Question, asking: Asking) -> dict[str, Any]:
     """Token ids and labels of a question: once with each choice, if there are any."""
-    new_tokens, data = tuple(asking.recipe.base.new_tokens), asking.recipe.data
-    tokenizer = kept_tokenizer(Path(asking.tokenizer_folder), new_tokens, asking.chat_template)
+    data = asking.recipe.data
+    tokenizer = left_tokenizer(asking.tokenizer_folder)
     if asking.recipe.task == "sequence_classification":
         rendered = render_classified(
             tokenizer,
@@ -129,7 +128,7 @@ def _sequences(question: Question, asking: Asking) -> dict[str, Any]:
 
 
 def _with_choices(
-    tokenizer: Any, question: Question, choices: Sequence[str]
+    tokenizer: LightTokenizer, question: Question, choices: Sequence[str]
 ) -> Iterator[tuple[list[int], list[int]]]:
     assert question.messages is not None
     for choice in choices:

@@ -21,8 +21,9 @@ from launcher.chosen import choose, opening_of
 from launcher.common_ground import check_nodes
 from launcher.predict.answering import Answered, Answerer, Answering, Judged, Slice
 from launcher.predict.asking import Asked, Asking, ask_unit
-from launcher.prepare.sources import Unit
-from launcher.prepare.stage import run_on_ray, settle_ray_data
+from launcher.prepare.base_tokenizer import BaseTokenizer
+from launcher.prepare.sources.source import Unit
+from launcher.prepare.stages.stage import run_on_ray, settle_ray_data
 from launcher.questions import units_of, way_of_texts
 from launcher.session import connected_with_display
 from launcher.terminal import Display
@@ -83,10 +84,11 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
             recipe.cluster, resources(), wanted.workers or recipe.cluster.most_workers
         )
         check_nodes(recipe, {"storage.cache": cache}, opening.folder, display)
+        tokenizer = work / "tokenizer"
+        BaseTokenizer(tokenizer, recipe, opening.folder, opening.chat_template).land()
         asking = Asking(
             recipe=recipe,
-            tokenizer_folder=str(opening.folder),
-            chat_template=opening.chat_template,
+            tokenizer_folder=tokenizer,
             work=work,
             way=way,
             choices=tuple(recipe.evaluate.choices) if wanted.choices else (),

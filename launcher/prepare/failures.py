@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.prepare.stage import Report
+from launcher.prepare.examples import line_of
+from launcher.prepare.stages.stage import Report
+from launcher.prepare.unusable import remedy
 from recipes.errors import DataError
 
 # Fewer rows than this may fail at the beginning of a file without telling much of the rest.
 _ROWS_THAT_TELL = 10_000
 _REASONS_SHOWN = 3
+_REMEDY = "Mend the files, name their columns in data.columns"
 
 
 class UselessRowsError(DataError):
@@ -31,7 +34,11 @@ class Failures:
     @classmethod
     def of(cls, manifest: Mapping[str, Any], most: float) -> Failures:
         """What failed when data was prepared, perhaps with another share allowed."""
-        return cls(most, manifest["rows_read"], Counter(manifest["failed"]))
+        examples = {
+            reason: [line_of(example) for example in told]
+            for reason, told in manifest.get("examples", {}).items()
+        }
+        return cls(most, manifest["rows_read"], Counter(manifest["failed"]), examples)
 
     def add(self, report: Report) -> None:
         """Count what came of a unit. Raises `UselessRowsError` when it is clearly too much."""
@@ -56,5 +63,6 @@ class Failures:
         for reason, count in self.reasons.most_common(_REASONS_SHOWN):
             lines.append(f"  {count:,} {reason}")
             lines += [f"    {example}" for example in self.examples.get(reason, [])]
-        lines.append("Mend the files, name their columns in data.columns, or raise the share")
+        [(commonest, _)] = self.reasons.most_common(1)
+        lines.append(f"{remedy(commonest, _REMEDY)}, or raise the share")
         raise UselessRowsError("\n".join(lines))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.prepare.digests import Digests, hash_here
 from launcher.prepare.failures import Failures
+from launcher.prepare.intact import damage_of
 from launcher.prepare.key import prepared_key
-from launcher.prepare.sources import Source, find_sources
+from launcher.prepare.sources.digests import Digests, hash_here
+from launcher.prepare.sources.source import Source, find_sources
 from launcher.prepare.usage import note_use
 from recipes.recipe import Recipe
 from trainer.shards import read_manifest
@@ -62,7 +63,7 @@ def look_for_prepared(
         most_bytes=_LOOKED_AT_BYTES,
         remember=False,
     )
-    return folder if folder is not None and (folder / MANIFEST).is_file() else None
+    return folder if folder is not None and _whole(folder) is not None else None
 
 
 def folder_for(
@@ -85,11 +86,20 @@ def folder_for(
     return cache / "prepared" / prepared_key(recipe, base_folder, entries)
 
 
-def prepared_in(folder: Path, recipe: Recipe) -> Prepared | None:
-    """What is prepared in a folder, which is noted as used; None when nothing is."""
+def _whole(folder: Path) -> Mapping[str, Any] | None:
+    """The manifest of a folder that holds all that it names."""
     if not (folder / MANIFEST).is_file():
         return None
     manifest = read_manifest(folder)
+    return manifest if damage_of(folder, manifest) is None else None
+
+
+def prepared_in(folder: Path, recipe: Recipe) -> Prepared | None:
+    """What is prepared in a folder, which is noted as used; None when nothing is, or when files of
+    it are missing or cut off, so that it has to be prepared again."""
+    manifest = _whole(folder)
+    if manifest is None:
+        return None
     Failures.of(manifest, recipe.data.max_failed).check()
     note_use(folder)
     return Prepared(folder=folder, manifest=manifest, fresh=False)

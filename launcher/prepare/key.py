@@ -10,13 +10,13 @@ from typing import Any
 
 from adapters.base_files import tokenizer_files
 from adapters.tokenizer import read_template
-from launcher.prepare.cleaning import step_content, step_files, step_versions
+from launcher.prepare.cleaning import near_versions, step_content, step_files, step_versions
 from recipes import data as recipe_data
 from recipes.files import sha256
 from recipes.recipe import Recipe
 from recipes.resolved import values
 
-PREPARE_VERSION = 5
+PREPARE_VERSION = 7
 """Raised by hand when the same content would be prepared differently than before."""
 
 # What the manifest's counts are checked against, what the trainer does with the shards, and sources
@@ -37,7 +37,7 @@ def prepared_key(
         for path, value in values(recipe).items()
         if path.startswith("data.")
     }
-    content = {
+    content: dict[str, Any] = {
         "version": PREPARE_VERSION,
         "task": recipe.task,
         "choices": list(recipe.evaluate.choices),
@@ -55,6 +55,8 @@ def prepared_key(
             for entry in entries
         ],
     }
+    if recipe.data.deduplicate == "near":
+        content["near_versions"] = near_versions()
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -65,6 +67,8 @@ def _without_path(source: recipe_data.Source) -> Any:
 
 def _tokenizer_digest(folder: Path) -> str:
     total = hashlib.sha256()
-    for file in tokenizer_files(folder):
+    # Templates for tools lie in a folder of their own where they are not in the configuration.
+    beside = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    for file in (*tokenizer_files(folder), *beside):
         total.update(f"{file.name}:{sha256(file)}".encode())
     return total.hexdigest()

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.prepare.examples import Example, commonest, line_of
 from launcher.prepare.failures import UselessRowsError
 from launcher.prepare.key import PREPARE_VERSION
-from launcher.prepare.mixture import names
-from launcher.prepare.packed import padding
-from launcher.prepare.stage import Report
+from launcher.prepare.stages.mixture import names
+from launcher.prepare.stages.packed import padding
+from launcher.prepare.stages.stage import Report
+from launcher.prepare.unusable import with_remedy
+from recipes.listing import listed
 from recipes.recipe import Recipe
 from trainer.split import SPLITS
 
+_REASONS_SHOWN = 3
 _COUNTS = ("samples", "repeated", "left_out_of_mix", "tokens", "supervised")
 
 
@@ -28,6 +32,7 @@ def manifest_of(
     tokenized: Sequence[Report],
     packed: Mapping[str, Sequence[Report]],
     labels: Sequence[str],
+    examples: Mapping[str, Sequence[Example]],
 ) -> dict[str, Any]:
     """The manifest. `units` are, in order, the place of each unit's file among `entries`, its first
     line there and the number of its source; ids of samples begin with the number of the unit."""
@@ -62,6 +67,7 @@ def manifest_of(
         "splits": splits,
         "rejected": _sorted(rejected),
         "failed": _sorted(sum((Counter(r["failed"]) for r in cleaned), Counter())),
+        "examples": dict(examples),
         "cut": _sorted(sum((Counter(r["cut"]) for r in tokenized), Counter())),
         "changed": _sorted(sum((Counter(r["changed"]) for r in cleaned), Counter())),
         "by_source": by_source,
@@ -117,11 +123,12 @@ def check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
     """Raises `UselessRowsError` when there is nothing to train on, or nothing is held out that
     should be."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
-    files = ", ".join(entry["path"] for entry in manifest["sources"])
+    files = listed([entry["path"] for entry in manifest["sources"]])
     if manifest["splits"]["train"]["rows"] == 0:
+        why = reasons or ("all are held out" if manifest["rows_read"] else "there are no rows")
         raise UselessRowsError(
             f"data.train: none of {manifest['rows_read']} rows can be trained on "
-            f"({reasons or 'there are no rows'}) in {files}{_fix(manifest['rejected'])}"
+            f"({why}) in {files}{_fix(manifest['rejected'])}{_examples(manifest)}"
         )
     if recipe.data.holds_out and manifest["splits"]["held_out"]["rows"] == 0:
         ways = ("held_out", "held_out_fraction", "held_out_column")
@@ -131,14 +138,13 @@ def check_usable(recipe: Recipe, manifest: Mapping[str, Any]) -> None:
         )
 
 
-_FIXES = {
-    "no known column": "Name the columns that hold the text with data.columns, as in {text: NAME}",
-    "chat template refuses": "Use a base that was made for chat, or give data.chat_template",
-    "too long": "Raise data.sequence_length, or cut samples with data.too_long",
-}
+def _examples(manifest: Mapping[str, Any]) -> str:
+    """One for each of the commonest reasons: nothing is left that could be inspected."""
+    found = commonest(manifest["examples"], manifest["rejected"])[:_REASONS_SHOWN]
+    return "".join(f"\n  {reason}, such as {line_of(told[0])}" for reason, told in found)
 
 
 def _fix(rejected: Mapping[str, int]) -> str:
     """What helps against the commonest reason, where one thing does."""
-    commonest = max(rejected, key=lambda reason: rejected[reason], default="")
-    return f". {_FIXES[commonest]}" if commonest in _FIXES else ""
+    reason = max(rejected, key=lambda reason: rejected[reason], default="")
+    return with_remedy(reason)

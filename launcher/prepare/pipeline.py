@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,23 +13,26 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adapters.tokenizer import has_chat_template
+from adapters.tokenizer import has_chat_template, names_end, read_template
 from launcher.access import Access
-from launcher.prepare import tokenized
-from launcher.prepare.context import Context
-from launcher.prepare.digests import Digests, hash_here
+from launcher.prepare.base_tokenizer import BaseTokenizer
+from launcher.prepare.examples import REJECTED, examples_of
 from launcher.prepare.failures import UselessRowsError
 from launcher.prepare.found import HASHED_HERE_BYTES, MANIFEST, Prepared, prepared_in
+from launcher.prepare.intact import damage_of, put_in_place, remove_unfinished
 from launcher.prepare.key import prepared_key
 from launcher.prepare.manifest import check_usable, manifest_of
-from launcher.prepare.recognised import recognised
 from launcher.prepare.rendering.written import check_template
-from launcher.prepare.rows import PROMPTS_KEPT
-from launcher.prepare.sources import Source, digest_of, find_sources
-from launcher.prepare.stage import run_on_ray
-from launcher.prepare.stages import Progress, Stages, first_lines, labels_of, source_number
-from launcher.prepare.units import unit_bytes, units
+from launcher.prepare.sources.digests import Digests, hash_here
+from launcher.prepare.sources.recognised import recognised
+from launcher.prepare.sources.source import Source, digest_of, find_sources
+from launcher.prepare.sources.units import unit_bytes, units
+from launcher.prepare.stages import tokenized
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.sequence import Progress, Stages, first_lines, labels_of, source_number
+from launcher.prepare.stages.stage import run_on_ray
 from recipes.data.shapes import CHATS
+from recipes.data.steps import Tokens
 from recipes.errors import DataError, StorageError
 from recipes.files import write_whole
 from recipes.recipe import Recipe
@@ -38,6 +40,12 @@ from trainer.shards import read_manifest
 from trainer.split import write_index
 
 _LOOK_AGAIN_S = 1.0
+
+_NO_END = (
+    "The base's tokenizer names no end token (eos_token): texts are learnt without an end, and a "
+    "model stops by itself only where its chat template ends a turn. Name one of its tokens in the "
+    "base's tokenizer_config.json"
+)
 
 
 def prepare(
@@ -74,10 +82,14 @@ def prepare(
     key = prepared_key(recipe, base_folder, entries)
     folder, aside = cache / "prepared" / key, cache / "preparing" / key
     # Runs of a sweep begin at the same moment, and need the same.
-    with _alone(folder, progress):
-        if (found := prepared_in(folder, recipe)) is not None:
+    with _made_or_alone(folder, recipe, progress) as found:
+        if found is not None:
             return found
+        if (folder / MANIFEST).is_file():
+            tell(f"{damage_of(folder, read_manifest(folder))}: all of it is prepared again")
         _check_tokenizer(recipe, base_folder)
+        if recipe.task == "causal_lm" and not names_end(base_folder):
+            tell(_NO_END)
         try:
             (aside / "work").mkdir(parents=True, exist_ok=True)
             folder.parent.mkdir(exist_ok=True)
@@ -87,8 +99,8 @@ def prepare(
                 manifest = read_manifest(aside)
             else:
                 manifest = _make(aside, recipe, base_folder, sources, entries, progress)
-            shutil.rmtree(aside / "work", ignore_errors=True)
-            os.replace(aside, folder)
+            remove_unfinished(aside)
+            put_in_place(aside, folder)
         except UselessRowsError:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -109,7 +121,7 @@ def _hash_all(sources: Sequence[Source], *, recipe: Recipe, progress: Progress) 
     if sum(source.bytes for source in sources) <= HASHED_HERE_BYTES:
         return hash_here(sources)
     items = [_Hashing(number=number, source=source) for number, source in enumerate(sources)]
-    nowhere = Context(recipe=recipe, tokenizer_folder="", work=Path())
+    nowhere = Context(recipe=recipe, work=Path())
     access = _access(recipe, sources)
     told = partial(progress, "hashing sources")
     return run_on_ray(_hash_one, items, nowhere, told, access=access)
@@ -124,25 +136,25 @@ def _hash_one(item: _Hashing, context: Context) -> str:
 
 
 @contextmanager
-def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """Nobody else makes this folder meanwhile. Waits for whoever does, until it is made or its
-    process has ended, however that ends."""
+def _made_or_alone(folder: Path, recipe: Recipe, progress: Progress) -> Iterator[Prepared | None]:
+    """What is prepared in a folder; None when nothing is, and nobody else makes it meanwhile. Waits
+    for whoever does, until it is made or its process has ended, however that ends."""
     locks = folder.parent.with_name("locks")
     lock = FileLock(locks / f"{folder.name}.lock")
     told = False
     try:
-        locks.mkdir(parents=True, exist_ok=True)
-        while not (folder / MANIFEST).is_file():
-            with suppress(Timeout):
-                lock.acquire(timeout=_LOOK_AGAIN_S)
-                break
-            if not told:
-                told = True
-                progress("waiting for another run, which prepares the same data", 0, 0)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error}") from error
-    try:
-        yield
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            while (found := prepared_in(folder, recipe)) is None and not lock.is_locked:
+                with suppress(Timeout):
+                    lock.acquire(timeout=_LOOK_AGAIN_S)
+                    continue  # to look once more: it may have been made before the lock was free
+                if not told:
+                    told = True
+                    progress("waiting for another run, which prepares the same data", 0, 0)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be written: {error}") from error
+        yield found
     finally:
         lock.release()
 
@@ -172,11 +184,50 @@ def _make(
     progress: Progress,
 ) -> dict[str, Any]:
     """Fill a folder with prepared data: its manifest."""
+    context = Context(recipe=recipe, work=aside / "work")
+    template = read_template(recipe.data.chat_template)
+    tokenizer = BaseTokenizer(context.tokenizer, recipe, base_folder, template)
+    try:
+        return _fill(aside, context, base_folder, tokenizer, sources, entries, progress)
+    except UselessRowsError:
+        tokenizer.wait()  # or it would write into a folder that is removed
+        raise
+
+
+def _check_same(
+    recipe: Recipe, aside: Path, base_folder: Path, entries: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raises `DataError` when a file of a step or of the tokenizer is no longer that of the key;
+    sources are looked at when they are read."""
+    if prepared_key(recipe, base_folder, entries) != aside.name:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise DataError(
+            "data.clean: a step's file, or the base's tokenizer, was changed while rows were "
+            "cleaned, so they may be of two versions. Prepare again"
+        )
+
+
+def _fill(
+    aside: Path,
+    context: Context,
+    base_folder: Path,
+    tokenizer: BaseTokenizer,
+    sources: Sequence[Source],
+    entries: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> dict[str, Any]:
+    recipe = context.recipe
     size = unit_bytes(recipe.data, sources)
     parts = units(sources, size)
-    context = Context(recipe=recipe, tokenizer_folder=str(base_folder), work=aside / "work")
+    if any(isinstance(step, Tokens) for step in recipe.data.clean):
+        tokenizer.land()
+
+    def told(name: str, done: int, total: int, /, *, rows: int = 0) -> None:
+        tokenizer.look()  # or one that cannot be read would be told after all is cleaned
+        progress(name, done, total, rows=rows)
+
     stages = Stages(
-        recipe, context, progress, _access(recipe, sources), tokenized.UNITS_PER_SHARD * size
+        recipe, context, told, _access(recipe, sources), tokenized.UNITS_PER_SHARD * size
     )
     stages.count_lines(parts)
     first = stages.clean(parts)
@@ -185,6 +236,8 @@ def _make(
         stages.find_near(first)
     labels = labels_of(recipe, first)
     lines = first_lines(parts, first)
+    tokenizer.land()
+    _check_same(recipe, aside, base_folder, entries)
     second = stages.tokenize(parts, first, lines, labels)
     shards = stages.pack(parts, first)
     numbers = {source.place: number for number, source in enumerate(sources)}
@@ -196,15 +249,16 @@ def _make(
         }
         for unit, line in zip(parts, lines, strict=True)
     ]
+    examples = examples_of(aside / REJECTED, first, second)
     manifest = manifest_of(
-        recipe, aside.name, base_folder, entries, places, first, second, shards, labels
+        recipe, aside.name, base_folder, entries, places, first, second, shards, labels, examples
     )
     check_usable(recipe, manifest)
     for name, split in manifest["splits"].items():
         (aside / name).mkdir(exist_ok=True)
         split["index"] = write_index(aside / name, split["shards"])
     prompts = [prompt for report in second for prompt in report["prompts"]]
-    lines_of_prompts = [json.dumps(p, ensure_ascii=False) + "\n" for p in prompts[:PROMPTS_KEPT]]
+    lines_of_prompts = [json.dumps(p, ensure_ascii=False) + "\n" for p in prompts]
     write_whole(aside / "prompts.jsonl", "".join(lines_of_prompts))
     write_whole(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
     return manifest

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from recipes.errors import StorageError
 
+REMOVED = ".removed"
+"""Ends the name of a folder of prepared data that is being removed."""
+
 _FOLDER = "users"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 from recipes.data.prompts import variables
-from recipes.data.shapes import CHATS, Shape
+from recipes.data.shapes import CHATS, COLUMNS, PROMPTED, Shape
 from recipes.data.source import Source
 from recipes.data.steps import BoilerplateLines, CleaningStep
 from recipes.problem import Problem
@@ -82,10 +83,10 @@ class Data:
     """Without packing: batches of samples of similar length, in random order."""
 
     max_failed: float = 0.1
-    """Share of rows that may fail to be read before preparing stops with the reasons."""
+    """Share of rows that may be unreadable or no sample before preparing stops with the reasons."""
 
     unit_mb: int | None = None
-    """MiB of a source that one preparing task reads; null takes 8, or a 20,000th of large data."""
+    """MiB that one preparing task reads; null: 8, less of small data, a 20,000th of large data."""
 
     def problems(self) -> Iterator[Problem]:
         if not self.train:
@@ -132,6 +133,7 @@ class Data:
                 message="answers nothing",
                 hint="Write what is asked into data.prompt",
             )
+        yield from self._column_problems()
         for path, shape in self.shapes():
             if self.prompt and shape in (*CHATS, "preference"):
                 yield Problem(
@@ -140,6 +142,28 @@ class Data:
                     message=f"{path} = {shape}: its rows say themselves what is asked",
                     hint="Leave one of the two out",
                 )
+
+    def _column_problems(self) -> Iterator[Problem]:
+        """A name that nothing looks for would leave its column unread without a word."""
+        known = [*COLUMNS]
+        if self.prompt:
+            known += PROMPTED
+            for text in (*self.prompt, self.answer or ""):
+                with suppress(ValueError):  # told as a problem of its own
+                    known += variables(text)
+        named = {"data.columns": self.columns}
+        for key in ("train", "held_out"):
+            for number, source in enumerate(getattr(self, key)):
+                named[f"data.{key}[{number}].columns"] = source.columns
+        for path, columns in named.items():
+            for name in columns:
+                if name not in known:
+                    yield Problem(
+                        path=f"{path}.{name}",
+                        value=columns[name],
+                        message="is no name that shoal knows a column by",
+                        allowed=", ".join(known),
+                    )
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """What the recipe says of the rows' shape, with where it says so."""

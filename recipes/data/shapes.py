@@ -25,6 +25,29 @@ CHATS: tuple[Shape, ...] = ("alpaca", "sharegpt", "messages")
 CLASSIFIED: tuple[Shape, ...] = ("text_pair", "text_labels", "text_label")
 """Shapes that a classification takes."""
 
+COLUMNS = (
+    "text",
+    "text_pair",
+    "label",
+    "labels",
+    "messages",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "images",
+    "system",
+    "tools",
+)
+"""Names that shoal knows columns by, whatever rows call them."""
+
+PROMPTED = ("answer", "response", "image")
+"""Further ones of rows that data.prompt asks, beside those that it names."""
+
 ONLY_PREPARED: Mapping[Shape, str] = {
     "preference": "pairs of a chosen and a rejected answer",
     "image_text": "images",

@@ -33,7 +33,7 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)
     """Names of its columns by the names shoal knows, before those of data.columns."""
 
-    described: ClassVar[str] = "a path, or a mapping (below)"
+    described: ClassVar[str] = "a path, or a mapping with path"
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
     """Keys that hold paths."""

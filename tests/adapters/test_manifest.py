@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from adapters import checkpoint_folder
 from adapters.base_ref import BaseRef
 from adapters.checkpoint_folder import newest, parse_manifest, read_manifest, reseal
 from recipes.errors import CheckpointError
@@ -32,6 +34,26 @@ def test_a_checkpoint_whose_manifest_is_no_text_is_passed_over(tmp_path: Path):
     found = newest(tmp_path / "checkpoints", told.append)
     assert found is not None and found.name == "step_000001"
     assert len(told) == 1 and "step_000002/manifest.json" in told[0]
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read_has_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As `shoal chat` may meet it of a run that goes on and keeps one."""
+    first, made = make_checkpoint(tmp_path, 1), make_checkpoint(tmp_path / "aside", 2)
+    read = checkpoint_folder.sha256
+
+    def read_late(file: Path) -> str:
+        if first.is_dir():
+            made.rename(first.with_name(made.name))
+            shutil.rmtree(first)
+        return read(file)
+
+    monkeypatch.setattr(checkpoint_folder, "sha256", read_late)
+    told: list[str] = []
+    found = newest(tmp_path / "checkpoints", told.append)
+    assert found is not None and found.name == "step_000002"
+    assert told == []
 
 
 def test_what_was_changed_by_hand_is_refused_and_knowingly_is_not(tmp_path: Path):

@@ -355,7 +355,7 @@ def test_the_store_tells_in_one_line_what_is_wrong(bucket: str, monkeypatch: pyt
     with pytest.raises(StorageError, match=r"http://127.0.0.1:9 cannot be reached") as refused:
         ObjectStore(join(bucket, "a"), patience_s=0).check()
     assert "\n" not in str(refused.value)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30  # with patience it would be a minute each
 
 
 def test_a_server_that_never_answers_is_given_up_soon(bucket: str, monkeypatch: pytest.MonkeyPatch):
@@ -368,7 +368,7 @@ def test_a_server_that_never_answers_is_given_up_soon(bucket: str, monkeypatch: 
         begin = time.monotonic()
         with pytest.raises(StorageError, match="cannot be reached"):
             ObjectStore(bucket, patience_s=0).check()
-        assert time.monotonic() - begin < 15
+        assert time.monotonic() - begin < 29  # of a store that is known it would be 30 s
 
 
 def test_no_rights(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch):

@@ -117,7 +117,7 @@ class _Teller:
             wait_until(
                 lambda: attempts_of(self.story.run) > attempts or finished(self.story.run),
                 self.command,
-                timeout_s=180,
+                timeout_s=400,
             )
 
     def go_on_to_the_end(self) -> None:

@@ -13,7 +13,7 @@ from chaos.disturbances import KILLS, OTHERS, Disturbance
 from chaos.stories import Trace, tell, trace_of
 from chaos.workplace import make_workplace, small_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 EVERY: dict[str, Disturbance] = {**KILLS, **OTHERS}
 

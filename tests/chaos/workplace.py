@@ -26,7 +26,7 @@ train: {{steps: {steps}, global_batch_size: 8, micro_batch_size: 2, learning_rat
 zero: {{stage: {stage}}}
 cluster: {{workers: 2, device: cpu}}
 checkpoint: {{every_steps: 20, keep: 3, prove: false}}
-failure: {{max_restarts: 100, backoff_s: 0.5, start_s: 90, hang_s: 15}}
+failure: {{max_restarts: 100, backoff_s: 0.5, start_s: 180, hang_s: 30}}
 evaluate: {{before: false, generate: 0}}
 storage: {{cache: cache, path: runs}}
 """
@@ -124,7 +124,7 @@ class Command:
         self.descendants()
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        self.wait(10)
+        self.wait(60)
 
     def clean_up(self) -> None:
         """End everything that was started and still lives."""
@@ -133,10 +133,10 @@ class Command:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(list(self._seen.values()), timeout=10)
+        psutil.wait_procs(list(self._seen.values()), timeout=60)
         if self.status() is None:
             os.kill(self.pid, signal.SIGKILL)
-            self.wait(10)
+            self.wait(60)
 
     def tail(self) -> str:
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-15:])
@@ -151,7 +151,7 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
-def wait_until(ready: Callable[[], bool], command: Command, timeout_s: float = 90) -> bool:
+def wait_until(ready: Callable[[], bool], command: Command, timeout_s: float = 300) -> bool:
     """Wait until something is so; False when the command has ended, whose ranks may live on."""
     end = time.monotonic() + timeout_s
     while command.status() is None:

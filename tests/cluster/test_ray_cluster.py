@@ -43,7 +43,7 @@ def test_a_worker_that_hangs_at_its_end_is_killed():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert found.returncode == 0, found.stderr
     pids = [int(word) for word in found.stdout.split()]
@@ -89,7 +89,7 @@ def test_others_are_not_let_in(tmp_path: Path):
         env={**os.environ, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert found.returncode == 0, found.stderr
     nobody, other, own, started, kept = found.stdout.splitlines()

@@ -17,8 +17,9 @@ from chaos.stories import Trace, trace_of
 from lab.lab import Lab, wait_until
 from lab.ray_cluster import RayCluster
 from lab.runs import SHOAL, STEPS, assert_nothing_left, events_of, steps_of
+from lab.slurm_jobs import command_of, held_back
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ class Submitter:
 
     def shoal(self, *arguments: str, check: bool = True) -> str:
         done = self._cluster.on(
-            self._machine, [SHOAL, *arguments], cwd=self._folder, timeout_s=300, check=check
+            self._machine, [SHOAL, *arguments], cwd=self._folder, timeout_s=600, check=check
         )
         return done.stdout + done.stderr
 
@@ -61,8 +62,7 @@ class Submitter:
     def wait_for(self, run: str, state: str) -> None:
         wait_until(
             lambda: self.state(run) == state,
-            240,
-            lambda: f"{self.shoal('status', run)}\n{self.shoal('logs', run)}",
+            why=lambda: f"{self.shoal('status', run)}\n{self.shoal('logs', run)}",
         )
 
     def state(self, run: str) -> str:
@@ -90,17 +90,17 @@ def person(lab: Lab, cluster: RayCluster, workplace: Path) -> Submitter:
 def wait_for_step(run: Path, step: int) -> None:
     wait_until(
         lambda: steps_of(run) >= step,
-        240,
-        lambda: f"step {step} was not reached in {run}",
+        why=lambda: f"step {step} was not reached in {run}",
     )
 
 
 def test_a_job_on_both_machines_is_stopped_and_goes_on_to_the_same_end(
-    person: Submitter, untouched: Trace
+    lab: Lab, person: Submitter, untouched: Trace
 ):
     run = person.submit("both")
     wait_for_step(run, 30)
-    assert "will save and stop" in person.shoal("stop", "both")
+    with held_back(lab, run):
+        assert "will save and stop" in person.shoal("stop", "both")
     person.wait_for("both", "stopped")
     assert person.ray_says(run) == "STOPPED"
     assert events_of(run)[-1] == "stopped"
@@ -149,7 +149,7 @@ def test_a_driver_that_is_killed_has_died(cluster: RayCluster, person: Submitter
         process
         for machine in cluster.machines
         for process in machine.processes()
-        if process.cmdline()[1:] == ["-m", "launcher", "job"]
+        if command_of(process)[1:] == ["-m", "launcher", "job"]
     ]
     driver.send_signal(signal.SIGKILL)
     person.wait_for("killed", "died")
@@ -186,7 +186,7 @@ def test_who_submits_need_not_see_the_storage(lab: Lab, workplace: Path):
         record = person.submit("unseen", *where)
         assert record == Path("/tmp/own/runs/unseen")
         under_way = re.compile(r"step \d\d/300")  # not every step is told
-        wait_until(lambda: under_way.search(person.shoal("logs", str(record))) is not None, 240)
+        wait_until(lambda: under_way.search(person.shoal("logs", str(record))) is not None)
         person.shoal("stop", str(record))
         person.wait_for(str(record), "stopped")
         person.shoal("resume", str(record))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,10 +15,11 @@ from chaos.stories import Trace, trace_of
 from lab.init import PRIVATE
 from lab.lab import Lab, wait_until
 from lab.machine import ROOT
-from lab.ray_cluster import RayCluster
+from lab.ray_cluster import PATIENT, RayCluster
 from lab.runs import SHOAL, assert_nothing_left, steps_of
+from launcher.runs import read_events
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 _ROOMS = ("recipes", "adapters", "trainer", "cluster", "launcher")
 
@@ -49,22 +49,24 @@ class Running:
     def told(self) -> str:
         return self.output.read_text(errors="replace")
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 300) -> None:
-        wait_until(lambda: condition() or self.process.poll() is not None, timeout_s, self.told)
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        wait_until(lambda: condition() or self.process.poll() is not None, why=self.told)
         assert condition(), self.told()
 
     def wait_for_step(self, step: int) -> None:
         self.wait_for(lambda: steps_of(self.folder) >= step)
 
-    def end(self, timeout_s: float = 400) -> int:
+    def end(self) -> int:
         """Its exit status."""
-        wait_until(lambda: self.process.poll() is not None, timeout_s, self.told)
+        wait_until(lambda: self.process.poll() is not None, why=self.told)
         return self.process.wait()
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        file = self.folder / "events.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [event for event in map(json.loads, lines) if event["event"] == kind]
+        return [event for event in read_events(self.folder) if event["event"] == kind]
+
+    def unheard(self) -> list[dict[str, Any]]:
+        """Of what was late, nodes that do not answer. A busy machine makes others late too."""
+        return [late for late in self.events("late") if late["is_unheard"]]
 
 
 @pytest.mark.slow
@@ -120,18 +122,17 @@ def test_a_run_shrinks_to_the_nodes_that_are_left(lab: Lab, workplace: Path, unt
 
 
 def test_a_link_that_comes_back_in_time_costs_nothing(lab: Lab, workplace: Path, untouched: Trace):
-    """Ray's own figures give it a minute."""
-    with RayCluster(lab, lab.machines[:2], cpus=1, quick=False) as cluster:
-        run = Running.begin(cluster, workplace, "blinked", "failure.hang_s=60")
+    with RayCluster(lab, lab.machines[:2], cpus=1, settings=PATIENT) as cluster:
+        run = Running.begin(cluster, workplace, "blinked", "failure.hang_s=300")
         run.wait_for_step(50)
         lost = cluster.with_a_rank()
         lab.cut(lost)
-        run.wait_for(lambda: bool(run.events("late")))
+        run.wait_for(lambda: bool(run.unheard()))
         lab.heal(lost)
         assert run.end() == 0, run.told()
         assert trace_of(run.folder) == untouched
-        late = run.events("late")[0]
-        assert (late["host"], late["is_unheard"]) == (lost.name, True)
+        late = run.unheard()[0]
+        assert late["host"] == lost.name
         assert f"Nothing is heard of {lost.name}, the node of rank {late['rank']}" in run.told()
         assert run.events("fault") == []
 
@@ -148,7 +149,7 @@ def test_a_node_that_comes_back_is_used_again(lab: Lab, workplace: Path, untouch
         run.wait_for(lambda: bool(run.events("waiting")))
         lab.heal(lost)
         # Ranks of the attempt that is over do not stay beside those of the next one.
-        wait_until(lambda: not any(rank.is_running() for rank in before), 60)
+        wait_until(lambda: not any(rank.is_running() for rank in before), 120)
         assert run.end() == 0, run.told()
         assert trace_of(run.folder) == untouched
         (fault,) = run.events("fault")

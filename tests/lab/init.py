@@ -98,7 +98,7 @@ def _start_services(spec: Spec) -> None:
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def _wait_for_socket(path: str, timeout_s: float = 10.0) -> None:
+def _wait_for_socket(path: str, timeout_s: float = 120.0) -> None:
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         with suppress(OSError), socket.socket(socket.AF_UNIX) as client:

@@ -22,7 +22,7 @@ import psutil
 from lab import system
 
 _PARENT_LOOK_S = 0.5
-_START_S = 20.0
+_START_S = 120.0
 
 
 def main(root: Path, lab_id: str) -> None:
@@ -95,7 +95,7 @@ def _mount_freezer(folder: Path) -> bool:
 
 def remove_cgroups(top: Path) -> None:
     """Remove empty cgroups, the innermost first. The kernel needs a moment to empty them."""
-    for _ in range(50):
+    for _ in range(600):
         for folder, _, _ in os.walk(top, topdown=False):
             with suppress(OSError):
                 os.rmdir(folder)

@@ -23,6 +23,13 @@ _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshar
 # Administrators' programs are not on everybody's path.
 _SEARCHED = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
+PATIENCE_S = 600.0
+"""How long is waited for what takes a minute at most where nothing else runs. Nothing is shown by
+it: a machine may be slow, and others may use it."""
+
+ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+"""States in which a job has ended."""
+
 
 def missing() -> str | None:
     """Why there can be no lab here, or None."""
@@ -92,7 +99,7 @@ class Lab:
         if self._keeper is not None:
             assert self._keeper.stdin is not None and self._keeper.stdout is not None
             self._keeper.stdin.close()
-            self._keeper.wait(30)
+            self._keeper.wait(PATIENCE_S)
             self._keeper.stdout.close()
             self._keeper = None
         for machine in every:
@@ -128,8 +135,7 @@ class Lab:
             else:
                 machine.start()
         self.wait_until_control_answers()
-        self.control.run(["scancel", "--user=root"])
-        wait_until(lambda: not self.control.run(["squeue", "--noheader"]).stdout, 60)
+        wait_until(self._cancelled, PATIENCE_S)
         for machine in every:
             machine.clear()
         for name, state in self.node_states().items():
@@ -138,6 +144,11 @@ class Lab:
                 self.control.run(resume, check=False)
         self.wait_until_idle()
 
+    def _cancelled(self) -> bool:
+        """Whether there is no job; more than once, as one may just be queued again."""
+        self.control.run(["scancel", "--user=root"])
+        return not self.control.run(["squeue", "--noheader"]).stdout
+
     # --- SLURM -------------------------------------------------------------------------------
 
     def node_states(self) -> dict[str, str]:
@@ -145,7 +156,7 @@ class Lab:
         told = self.control.run(["sinfo", "--noheader", "--partition=main", "-N", "-o", "%N %t"])
         return dict(line.split() for line in told.stdout.splitlines())
 
-    def wait_until_idle(self, timeout_s: float = 90) -> None:
+    def wait_until_idle(self, timeout_s: float = PATIENCE_S) -> None:
         def idle() -> bool:
             with suppress(CommandFailed):  # slurmctld may not listen yet
                 return set(self.node_states().values()) == {"idle"}
@@ -153,7 +164,7 @@ class Lab:
 
         wait_until(idle, timeout_s, lambda: f"the nodes do not come up; logs: {self.root}/log")
 
-    def wait_until_control_answers(self, timeout_s: float = 60) -> None:
+    def wait_until_control_answers(self, timeout_s: float = PATIENCE_S) -> None:
         def answers() -> bool:
             return self.control.run(["scontrol", "ping"], check=False).returncode == 0
 
@@ -170,9 +181,11 @@ class Lab:
         pairs = (word.partition("=") for word in told.stdout.split())
         return {name: value for name, equals, value in pairs if equals}
 
-    def wait_for_job(self, job_id: str, *states: str, timeout_s: float = 60) -> dict[str, str]:
+    def wait_for_job(
+        self, job_id: str, *states: str, timeout_s: float = PATIENCE_S
+    ) -> dict[str, str]:
         """The job once it is in one of these states; by default once it has ended."""
-        wanted = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+        wanted = states or ENDS
         wait_until(
             lambda: self.job(job_id)["JobState"] in wanted,
             timeout_s,
@@ -244,7 +257,7 @@ class Lab:
 
 def wait_until(
     condition: Callable[[], bool],
-    timeout_s: float,
+    timeout_s: float = PATIENCE_S,
     why: Callable[[], str] = lambda: "it did not happen",
 ) -> None:
     """Look again and again. Raises `TimeoutError` with the reason."""

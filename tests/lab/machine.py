@@ -171,7 +171,7 @@ class Machine:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
-        timeout_s: float = 60,
+        timeout_s: float = 300,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the machine to its end. Raises `CommandFailed`."""
@@ -200,7 +200,8 @@ class Machine:
     def signal(process: subprocess.Popen[str], number: int) -> None:
         """Send a signal to a command that `popen` started."""
         for child in psutil.Process(process.pid).children():
-            child.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                child.send_signal(number)
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         home, programs = str(self.box.root / "home"), [str(Path(sys.executable).parent)]
@@ -244,9 +245,11 @@ class Machine:
 
     def clear(self) -> None:
         """Kill what runs on it besides its services; empty /dev/shm and `private`."""
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        while left := self.processes():  # those that others have only begun, too
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=1)
         self.forget()
         for file in [*self.path("/dev/shm").iterdir(), *self.private.iterdir()]:
             if file.is_dir() and not file.is_symlink():
@@ -263,7 +266,7 @@ class Machine:
                     stream.close()
         self._popened.clear()
 
-    def _wait_until_up(self, timeout_s: float = 20.0) -> None:
+    def _wait_until_up(self, timeout_s: float = 120.0) -> None:
         end = time.monotonic() + timeout_s
         while not self.path(f"{SERVICES}/up").exists():
             if not self.is_on or time.monotonic() > end:

@@ -8,29 +8,31 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 
-from lab.lab import Lab, wait_until
+from lab.lab import PATIENCE_S, Lab, wait_until
 from lab.machine import Machine
 
 _OBJECT_STORE_BYTES = 100 * 2**20
-_START_S = 90.0
 _END_S = 10.0
 
 # As systemd does with `Restart=always`: a raylet that was given up while its link was down ends
 # itself as soon as it hears of it.
 _SERVICE = 'while :; do "$@"; sleep 3; done'
 
-# With Ray's own figures a node that is cut off is noticed after a minute.
-_QUICK = {
+QUICK = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
+"""Ray gives a machine that is cut off up within seconds; with its own settings after a minute."""
+PATIENT = {"RAY_health_check_failure_threshold": "30"}
+"""It is given up after six minutes."""
 # A raylet that is told to end would wait half a minute for its work.
 _AT_ONCE = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
 
@@ -54,9 +56,8 @@ class RayCluster:
     with RayCluster(lab, lab.machines[:2]) as cluster:
         cluster.on(cluster.head, ["shoal", "run", recipe, "cluster.kind=ray"])
 
-    `cpus` are what Ray may use of each machine. `dashboard` starts the
-    dashboard, and with it the Jobs API; it needs `ray[default]`. `quick` notices a machine that is
-    cut off within seconds.
+    `cpus` are what Ray may use of each machine. `dashboard` starts the dashboard, and with it the
+    Jobs API; it needs `ray[default]`. `settings` are Ray's own, by the names of their variables.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class RayCluster:
         *,
         cpus: int = 2,
         dashboard: bool = False,
-        quick: bool = True,
+        settings: Mapping[str, str] = QUICK,
     ) -> None:
         self.machines = list(machines)
         self.head = self.machines[0]
@@ -80,7 +81,7 @@ class RayCluster:
         self._cpus = cpus
         self._dashboard = dashboard
         self._token = lab.shared / f"{Path(self.folder).name}.token"
-        self._timing = _QUICK if quick else {}
+        self._settings = settings
         self._services: dict[str, subprocess.Popen[str]] = {}
 
     @property
@@ -112,14 +113,17 @@ class RayCluster:
         on = [machine for machine in self.machines if machine.is_on]
         for machine in on:
             self._end_service(machine)
-        every = [process for machine in on for process in self._processes(machine)]
+        every = self._processes(on)
         for process in every:
             if " start " in _command(process):
-                process.terminate()
-        _, left = psutil.wait_procs(every, timeout=_END_S)
-        for process in left:
-            process.kill()
-        psutil.wait_procs(left, timeout=_END_S)
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+        psutil.wait_procs(every, timeout=_END_S)
+        while left := self._processes(on):  # those that were only starting, too
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=1)
         for machine in on:
             for number, logs in enumerate(machine.path(self.folder).glob("session_2*/logs")):
                 kept = f"{Path(self.folder).name}-{machine.name}-{number}"
@@ -151,7 +155,7 @@ class RayCluster:
         """Names of the machines whose Ray is alive, as the head thinks."""
         return sorted(self.on(self.head, ["python", "-c", _ALIVE, self.address]).stdout.split())
 
-    def wait_until_alive(self, machines: Sequence[Machine], timeout_s: float = _START_S) -> None:
+    def wait_until_alive(self, machines: Sequence[Machine], timeout_s: float = PATIENCE_S) -> None:
         """Wait until the head thinks that Ray is alive on these machines and no others."""
         names = sorted(machine.name for machine in machines)
         wait_until(lambda: self.alive() == names, timeout_s, lambda: f"alive are {self.alive()}")
@@ -179,7 +183,7 @@ class RayCluster:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
-        timeout_s: float = 60,
+        timeout_s: float = 300,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a machine to its end, able to use the cluster."""
@@ -210,7 +214,7 @@ class RayCluster:
             options += ["--include-dashboard=false"]
         self._serve(self.head, options)
         file = self.head.path(self.folder) / "ray_current_cluster"
-        wait_until(lambda: file.is_file() and bool(file.read_text()), _START_S, self._why)
+        wait_until(lambda: file.is_file() and bool(file.read_text()), PATIENCE_S, self._why)
         self.address = file.read_text().strip()
 
     def _serve(
@@ -221,7 +225,7 @@ class RayCluster:
         start += [f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"]
         start += ["--node-manager-port=0", "--object-manager-port=0"]
         start += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        environment = {**self.environment, **_AT_ONCE, **self._timing, **(env or {})}
+        environment = {**self.environment, **_AT_ONCE, **self._settings, **(env or {})}
         with self._log(machine).open("ab") as log:
             self._services[machine.name] = machine.popen(
                 ["sh", "-c", _SERVICE, "sh", *start], env=environment, stdout=log.fileno()
@@ -232,10 +236,11 @@ class RayCluster:
         if service is not None and service.poll() is None:
             machine.signal(service, signal.SIGKILL)
 
-    def _processes(self, machine: Machine) -> list[psutil.Process]:
+    def _processes(self, machines: Sequence[Machine]) -> list[psutil.Process]:
         """Ray's own and those it has started, whose titles do not name a folder."""
         return [
             process
+            for machine in machines
             for process in machine.processes()
             if self.folder in _command(process) or _command(process).startswith("ray::")
         ]

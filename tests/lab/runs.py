@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from lab.lab import wait_until
 from lab.ray_cluster import RayCluster
+from launcher.runs import read_events
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 STEPS = 300
@@ -25,7 +28,7 @@ def steps_of(run: Path) -> int:
 
 def events_of(run: Path) -> list[str]:
     """Kinds of a run's events, in their order."""
-    return [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event["event"] for event in read_events(run)]
 
 
 def assert_nothing_left(cluster: RayCluster) -> None:
@@ -33,8 +36,11 @@ def assert_nothing_left(cluster: RayCluster) -> None:
 
     def left() -> list[str]:
         workers = [each for m in cluster.machines if m.is_on for each in cluster.workers(m)]
-        titles = [" ".join(each.cmdline()).strip() for each in workers if each.is_running()]
+        titles = []
+        for each in workers:
+            with suppress(psutil.NoSuchProcess):  # ended meanwhile, or a zombie
+                titles.append(" ".join(each.cmdline()).strip())
         return [title for title in titles if not title.startswith((*_OF_RAY_DATA, "ray::IDLE"))]
 
-    wait_until(lambda: not left(), 240, lambda: f"left: {left()}")
+    wait_until(lambda: not left(), 400, lambda: f"left: {left()}")
     assert [m.shared_memory() for m in cluster.machines if m.is_on and m.shared_memory()] == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from lab.lab import Lab, wait_until
+from lab.lab import PATIENCE_S, Lab, wait_until
 from lab.machine import Machine
 from lab.runs import SHOAL, events_of, steps_of
 
@@ -35,38 +35,46 @@ def submit(lab: Lab, workplace: Path, name: str, *more: str) -> tuple[Path, str]
 def wait_for_step(run: Path, step: int) -> None:
     wait_until(
         lambda: steps_of(run) >= step,
-        240,
-        lambda: f"step {step} was not reached:\n{log_of(run)}",
+        why=lambda: f"step {step} was not reached:\n{log_of(run)}",
     )
 
 
 def wait_for_end(lab: Lab, run: Path, job: str) -> str:
     """The state of a job that has ended."""
     try:
-        return lab.wait_for_job(job, timeout_s=400)["JobState"]
-    except AssertionError as error:
+        return lab.wait_for_job(job)["JobState"]
+    except (AssertionError, TimeoutError) as error:
         raise AssertionError(f"{error}\n{log_of(run)}") from error
 
 
 def wait_for_event(run: Path, kind: str, count: int = 1) -> None:
     wait_until(
         lambda: events_of(run).count(kind) >= count,
-        240,
-        lambda: f"{kind} did not happen:\n{log_of(run)}",
+        why=lambda: f"{kind} did not happen:\n{log_of(run)}",
     )
 
 
 def hold_back(lab: Lab, run: Path, until: Callable[[], bool]) -> None:
-    """Let a run do no more than a few steps until something is so."""
-    end = time.monotonic() + 300
+    """Let a run do a step now and then until something is so: whole steps, however slow they are,
+    or it would be taken for one that hangs."""
+    end = time.monotonic() + PATIENCE_S
     while not until():
         assert time.monotonic() < end, log_of(run)
         ranks = [p for machine in lab.machines for p in processes_of(machine, "RayTrainWorker")]
-        for seconds, send in ((2, psutil.Process.suspend), (0.05, psutil.Process.resume)):
-            for rank in ranks:
-                with suppress(psutil.NoSuchProcess):
-                    send(rank)
-            time.sleep(seconds)
+        try:
+            _send(psutil.Process.suspend, ranks)
+            time.sleep(3)
+        finally:
+            _send(psutil.Process.resume, ranks)
+        done, moved = steps_of(run), time.monotonic() + 5  # it may have no step to do
+        while steps_of(run) == done and time.monotonic() < moved:
+            time.sleep(0.02)
+
+
+def _send(signal: Callable[[psutil.Process], None], processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            signal(process)
 
 
 @contextmanager
@@ -82,14 +90,18 @@ def held_back(lab: Lab, run: Path) -> Iterator[None]:
         holding.join()
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Empty when it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def processes_of(machine: Machine, part: str) -> list[psutil.Process]:
     """Those on a machine whose command holds this text."""
-    found = []
-    for process in machine.processes(of_services=True):
-        with suppress(psutil.NoSuchProcess):
-            if part in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+    every = machine.processes(of_services=True)
+    return [process for process in every if part in " ".join(command_of(process))]
 
 
 def machine_of(lab: Lab, name: str) -> Machine:
@@ -110,15 +122,15 @@ def names_of(lab: Lab, job: str) -> list[str]:
 def assert_nothing_left(lab: Lab) -> None:
     """No process of the job, no shared memory and no folder of Ray, on any node that is on."""
     on = [machine for machine in lab.machines if machine.is_on]
-    wait_until(lambda: not any(machine.processes() for machine in on), 30)
+    wait_until(lambda: not any(machine.processes() for machine in on), 90)
     assert [machine.shared_memory() for machine in on] == [[] for _ in on]
 
 
 def of_runs(lab: Lab) -> list[list[str]]:
     """What is left of runs on any node. A step's slurmstepd waits for its slurmd to come back."""
     return [
-        process.cmdline()
+        command
         for machine in lab.machines
-        for process in machine.processes()
-        if "slurmstepd" not in process.name()
+        for command in map(command_of, machine.processes())
+        if command and "slurmstepd" not in command[0]
     ]

@@ -10,6 +10,7 @@ import pytest
 from lab.init import PRIVATE, SERVICES
 from lab.lab import Lab, wait_until
 from lab.machine import CommandFailed, Machine
+from lab.slurm_jobs import processes_of
 
 pytestmark = pytest.mark.slurm
 
@@ -37,10 +38,10 @@ def test_a_job_gets_the_gpus_it_asked_for_and_keeps_its_exit_status(lab: Lab) ->
 def test_a_cancelled_job_takes_its_daemons_with_it(lab: Lab) -> None:
     job = lab.submit("--nodelist=n2", "--wrap=setsid sleep 1234 & wait")
     n2 = lab.machines[1]
-    wait_until(lambda: any("1234" in process.cmdline() for process in n2.processes()), 30)
+    wait_until(lambda: bool(processes_of(n2, "sleep 1234")))
     lab.control.run(["scancel", job])
     lab.wait_for_job(job, "CANCELLED")
-    wait_until(lambda: not n2.processes(), 30)
+    wait_until(lambda: not n2.processes())
 
 
 def test_files_are_shared_or_a_machines_own(lab: Lab) -> None:
@@ -63,13 +64,13 @@ def test_commands_are_like_those_over_ssh(lab: Lab) -> None:
     assert (done.returncode, done.stdout) == (3, f"{lab.shared}\nb\n")
     with pytest.raises(CommandFailed, match=r"n1: `sleep 99` had not ended after 0.2 s"):
         n1.run(["sleep", "99"], timeout_s=0.2)
-    wait_until(lambda: not n1.processes(), 10)
+    wait_until(lambda: not n1.processes(), 60)
     script = 'trap "echo told; exit 4" USR1; echo ready; while :; do sleep 0.05; done'
     command = n1.popen(["bash", "-c", script], stdout=subprocess.PIPE)
     assert command.stdout is not None
     assert command.stdout.readline() == "ready\n"
     n1.signal(command, signal.SIGUSR1)
-    assert command.communicate(timeout=20)[0] == "told\n"
+    assert command.communicate(timeout=120)[0] == "told\n"
     assert command.returncode == 4
 
 
@@ -82,23 +83,23 @@ def test_a_cut_machine_is_reached_by_nobody_until_it_is_healed(lab: Lab) -> None
     assert reaches(n1, n3)
     assert n2.run(["hostname"]).stdout == "n2\n"
     lab.heal(n2)
-    wait_until(lambda: reaches(n1, n2), 20)
+    wait_until(lambda: reaches(n1, n2))
 
 
 def test_a_machine_without_power_is_down_until_it_is_started_again(lab: Lab) -> None:
     n1, _, n3 = lab.machines
     n3.run(["sh", "-c", f"echo kept > {PRIVATE}/disk; echo lost > /dev/shm/memory"])
     commands = [n3.popen(["sleep", "1000"]) for _ in range(2)]
-    wait_until(lambda: len(n3.processes()) == 2, 10)
+    wait_until(lambda: len(n3.processes()) == 2)
     running = n3.processes(of_services=True)
     n3.power_off()
     assert not any(process.is_running() for process in running)
-    assert [command.wait(10) for command in commands] == [-signal.SIGKILL] * 2
+    assert [command.wait(120) for command in commands] == [-signal.SIGKILL] * 2
     assert not reaches(n1, n3)
-    wait_until(lambda: lab.node_states()["n3"].startswith("down"), 90)
-    assert {lab.node_states()["n1"], lab.node_states()["n2"]} == {"idle"}
+    wait_until(lambda: lab.node_states()["n3"].startswith("down"))
+    wait_until(lambda: {lab.node_states()["n1"], lab.node_states()["n2"]} == {"idle"})
     n3.start()
-    wait_until(lambda: lab.node_states()["n3"] == "idle", 90)
+    wait_until(lambda: lab.node_states()["n3"] == "idle")
     assert (n3.private / "disk").read_text() == "kept\n"
     assert n3.shared_memory() == []
 
@@ -110,7 +111,7 @@ def test_control_remembers_jobs_over_a_loss_of_power(lab: Lab) -> None:
     # second copy, which the node refuses.
     lab.control.run(["scontrol", "update", f"jobid={job}", "comment=written"])
     state = lab.control.path(f"{SERVICES}/state/job_state")
-    wait_until(lambda: b"written" in state.read_bytes(), 60)
+    wait_until(lambda: b"written" in state.read_bytes())
     lab.control.power_off()
     lab.control.start()
     lab.wait_until_control_answers()
@@ -123,7 +124,7 @@ def test_a_lab_that_settles_is_as_new(lab: Lab) -> None:
     job = lab.submit("--wrap=setsid sleep 1000 & wait")
     waiting = lab.submit("--nodes=3", "--exclusive", "--wrap=sleep 1000")
     n1.popen(["sh", "-c", f"mkdir {PRIVATE}/x; touch {PRIVATE}/x/y /dev/shm/z; sleep 1000"])
-    wait_until(lambda: n1.shared_memory() == ["z"], 10)
+    wait_until(lambda: n1.shared_memory() == ["z"])
     lab.control.run(["scontrol", "update", "nodename=n2", "state=drain", "reason=test"])
     lab.cut(n3)
     lab.settle()

@@ -137,6 +137,17 @@ def test_what_is_being_made_stays_whatever_is_said(tmp_path: Path):
     assert partial_entries(tmp_path) == []
 
 
+def test_what_is_being_made_is_listed_while_its_files_come_and_go(tmp_path: Path):
+    folder = tmp_path / "preparing" / "aa11"
+    (folder / "work").mkdir(parents=True)
+    (folder / "work" / "kept.json").write_text("{}")
+    os.utime(folder / "work" / "kept.json", (2e9, 2e9))
+    # As one that was renamed since it was listed.
+    (folder / "work" / ".kept.json.01234567").symlink_to("gone")
+    [entry] = partial_entries(tmp_path)
+    assert (entry.key, entry.bytes, entry.changed) == ("aa11", 2, 2e9)
+
+
 def test_a_removal_that_was_interrupted_leaves_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

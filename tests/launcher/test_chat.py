@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -135,6 +136,29 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(speaker: Echo, paper: Paper):
     speaker.raises = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         piped.hear("more")
+
+
+class Finalized:
+    """Ctrl-C while Python frees something, where what is raised is only printed."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_not_lost_where_it_cannot_be_raised(
+    speaker: Echo, paper: Paper, monkeypatch: pytest.MonkeyPatch
+):
+    shown = paper.piece
+
+    def piece(text: str) -> None:
+        Finalized()
+        shown(text)
+
+    monkeypatch.setattr(paper, "piece", piece)
+    Chat(speaker, paper, None).hear("long story")
+    assert paper.lines == ["one"]
+    assert paper.notes == ["(stopped)"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_cannot_be_answered_is_told_and_forgotten(paper: Paper):

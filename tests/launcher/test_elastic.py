@@ -15,7 +15,7 @@ from chaos.workplace import Command, make_workplace, steps_done, wait_until
 
 from trainer.ledger import read_ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 _STORE_BYTES = 100 * 2**20
 _DRAIN = [

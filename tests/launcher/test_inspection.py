@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from launcher import prepared_summary
+from launcher.exits import status_of
 from launcher.inspection.command import Seen, Wanted, inspect, look, show
 from launcher.inspection.decoder import Decoder, Piece
 from launcher.inspection.figures import shards_step
@@ -35,6 +36,7 @@ from recipes.errors import BaseModelError, DataError, RecipeError
 from recipes.recipe import Recipe
 from recipes.train import Train
 from support import tiny
+from support.browser import opened
 from trainer.split import SPLITS
 
 HOSTILE = "{</pre><script>w1</script>\x1b[2J"
@@ -143,9 +145,34 @@ def test_what_came_of_it_is_told(made: Made):
         "  set aside: 1 duplicate, 1 no text, 1 not JSON, 1 too long; look at them with: "
         f"shoal inspect {key} --rejected"
     )
-    many = made.prepared.manifest | {"rejected": {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}}
-    last = list(prepared_summary.lines(dataclasses.replace(made.prepared, manifest=many)))[-1]
+    no_text, not_json, too_long = lines[4:]
+    row = '{"text": null, "label": "w1"}'
+    assert no_text == f"    no text, such as 问答.jsonl row 11: text is NoneType: {row}"
+    assert not_json.startswith("    not JSON, such as 问答.jsonl row 31: ")
+    assert not_json.endswith(visible(HOSTILE))
+    assert too_long.startswith("    too long, such as chats.jsonl row 6: ")
+    many = made.prepared.manifest | {
+        "rejected": {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6},
+        "examples": {},
+    }
+    last = list(prepared_summary.lines(dataclasses.replace(made.prepared, manifest=many)))[3]
     assert "6 f, 5 e, 4 d, 3 c and 3 for 2 other reasons;" in last
+    nothing = {"samples": 0, "repeated": 0}
+    sources = made.prepared.manifest["by_source"] | {
+        "lost": {"train": nothing, "held_out": nothing},
+        "asked later": {"train": nothing, "held_out": {"samples": 7}},
+    }
+    with_lost = made.prepared.manifest | {"by_source": sources}
+    listed = list(prepared_summary.lines(dataclasses.replace(made.prepared, manifest=with_lost)))[1]
+    assert listed == lines[1] + ", 0 lost"
+
+
+def test_an_error_that_quotes_a_row_gives_a_terminal_no_orders(capsys: pytest.CaptureFixture[str]):
+    def fail() -> None:
+        raise DataError(f"a row:\n{HOSTILE}")
+
+    assert status_of(fail) == 1
+    assert capsys.readouterr().err == f"shoal: error: a row:\n{visible(HOSTILE)}\n"
 
 
 def test_a_source_that_changed_in_secret_is_found_with_verify(made: Made, tmp_path: Path):
@@ -195,6 +222,14 @@ def test_figures_add_up(made: Made):
         "not JSON": {"问答": 1},
         "too long": {"chats": 1},
     }
+    examples = {reason.name: reason.examples for reason in figures.reasons}
+    assert examples.pop("duplicate") == ()  # which the recipe asks for
+    assert {name: [one["row"] for one in told] for name, told in examples.items()} == {
+        "no text": [11],
+        "not JSON": [31],
+        "too long": [6],
+    }
+    assert examples["not JSON"][0]["text"] == HOSTILE
     assert figures.per_sample is not None
     assert figures.per_sequence is not None
     assert figures.per_sample.total == splits["train"]["samples"]
@@ -249,6 +284,7 @@ def test_without_colours_what_is_learnt_is_marked(made: Made):
     assert "\x1b" not in text
     sample = seen.sequences[0].samples[0]
     assert f"⟦{learnt(sample.pieces)}⟧" in text
+    assert "\nnot JSON, such as\n  问答.jsonl row 31: " in text
     (total,) = re.findall(r"^all .*$", text, re.MULTILINE)
     assert seen.figures is not None
     assert total.split()[1:3] == ["190", str(seen.figures.total.samples)]
@@ -354,6 +390,50 @@ def test_the_page_needs_nothing_else_and_shows_the_same(made: Made):
     assert "&lt;script&gt;w1" in text
 
 
+def test_a_browser_shows_the_page(made: Made, tmp_path: Path):
+    """Counts, bars as high as their counts, and what is learnt in another colour than the rest."""
+    seen = look(made.place, PLAIN, everything=True)
+    figures = seen.figures
+    assert figures is not None
+    (tmp_path / "page.html").write_text(page_of(seen), encoding="utf-8")
+    with opened(tmp_path / "page.html", tmp_path / "profile") as page:
+        table = page.value(
+            "[...document.querySelectorAll('#sources tr')].map("
+            "row => [...row.children].map(cell => cell.innerText))"
+        )
+        heights = page.value(
+            "[...document.querySelectorAll('svg')].map(svg => "
+            "[...svg.querySelectorAll('rect')].map(bar => bar.getBoundingClientRect().height))"
+        )
+        wide = page.value("document.documentElement.scrollWidth > innerWidth")
+        colours = {}
+        for scheme in ("light", "dark"):
+            page.emulate("prefers-color-scheme", scheme)
+            colours[scheme] = page.value(
+                "['pre .learnt', 'pre span:not([class])', 'body'].map(which => {"
+                "const style = getComputedStyle(document.querySelector(which));"
+                "return [style.color, style.backgroundColor]})"
+            )
+        said = page.value(
+            "[...document.querySelectorAll('.learnt')].map(e => e.innerText).join('')"
+        )
+        assert page.complaints == []
+    assert [row[0] for row in table] == ["source", "问答", "chats", "all"]
+    assert table[-1][1:3] == ["190", f"{figures.total.samples:,}"]
+    for found, drawn in zip((figures.per_sample, figures.per_sequence), heights, strict=True):
+        assert found is not None
+        assert len(drawn) == len(found.counts)
+        tallest = max(range(len(drawn)), key=drawn.__getitem__)
+        assert found.counts[tallest] == found.highest
+        assert (drawn[tallest] > 50, wide) == (True, False)
+    for learnt_style, given_style, body_style in colours.values():
+        assert learnt_style != given_style
+        assert learnt_style[1] not in ("rgba(0, 0, 0, 0)", body_style[1])
+    assert colours["light"] != colours["dark"]
+    every = [sample for sequence in seen.sequences for sample in sequence.samples]
+    assert said.split() == "".join(learnt(sample.pieces) for sample in every).split()
+
+
 def test_a_key_a_folder_and_a_page(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     def told(reference: str, **options: Any) -> str:
         plain = {"cache": made.cache, "html": None, "as_json": False} | options
@@ -415,6 +495,20 @@ def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
     tokenizer.add_special_tokens(["<end>"])
     tokenizer.save(str(folder / "tokenizer.json"))
     return vocabulary
+
+
+def test_a_tokenizer_without_a_backend_decodes_by_itself(tmp_path: Path):
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    assert not (tmp_path / "tokenizer.json").exists()
+    decoder = Decoder({"folder": str(tmp_path), "source": "b", "new_tokens": []})
+    ids = tokenizer("aé")["input_ids"]
+    assert decoder.pieces(ids, [False] * len(ids)) == [
+        Piece("aé", False, False),
+        Piece("</s>", False, True),
+    ]
 
 
 def test_pieces_keep_spaces_and_characters(tmp_path: Path):

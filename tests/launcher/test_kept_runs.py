@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 
 from adapters.mirror import address_of, open_mirror
 from adapters.object_store import ObjectStore
-from launcher import following, runs
+from launcher import following, runs, session
 from recipes.address import join, parent, what_is_wrong, working_folder
 from recipes.errors import CheckpointError, StorageError
+from recipes.load import load_text
 from support.checkpoints import make_checkpoint
 
 RECIPE = """
@@ -133,15 +135,57 @@ def test_events_that_cannot_follow_are_told_once_and_at_the_end(
     display: Any = Lines()
     folder = runs.create(bucket, "a", tmp_path)
 
+    tried = []
+
     def fail(*arguments: object) -> None:
+        tried.append(arguments)
         raise StorageError("the store is away")
 
     def run() -> None:
         monkeypatch.setattr(ObjectStore, "put", fail)
-        for _ in range(3):
-            runs.append_event(folder, "step")
-            time.sleep(0.1)
+        runs.append_event(folder, "step")
+        while len(tried) < 3:
+            time.sleep(0.02)
 
     with pytest.raises(StorageError, match="away"), following.followed(folder, display):
         run()
     assert display.lines == [f"Events do not get to {bucket}/a: the store is away"]
+
+
+def test_nothing_comes_late_of_a_run_that_came_to_nothing(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its events are on their way to the store when it fails before its first step."""
+    monkeypatch.setattr(following, "_EVENTS_S", 0.05)
+    display: Any = Lines()
+    text = RECIPE.format(name="a", storage=bucket, cache=tmp_path)
+    folder = runs.create(bucket, "a", tmp_path)
+    put, on_its_way, gone = ObjectStore.put, threading.Event(), threading.Event()
+
+    def put_late(store: ObjectStore, name: str, content: bytes) -> None:
+        if threading.current_thread().name == "following":
+            on_its_way.set()
+            gone.wait(2)
+        put(store, name, content)
+
+    discard = runs.discard
+
+    def discard_and_tell(run_dir: Path) -> None:
+        discard(run_dir)
+        gone.set()
+
+    monkeypatch.setattr(ObjectStore, "put", put_late)
+    monkeypatch.setattr(runs, "discard", discard_and_tell)
+
+    def fail() -> None:
+        assert on_its_way.wait(600)
+        raise StorageError("came to nothing")
+
+    with (
+        pytest.raises(StorageError, match="came to nothing"),
+        following.followed(folder, display) as leave,
+        session._recorded(folder, load_text(text.encode()), leave, is_new=True),
+    ):
+        fail()
+    assert ObjectStore(join(bucket, "a")).names() == []
+    assert not folder.exists()

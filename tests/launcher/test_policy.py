@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from launcher.policy import Fault, blamed, choose_workers, decide, means_the_limit, must_stop
+from launcher.policy import Fault, blamed, choose_workers, decide, is_early, must_stop
 from recipes.failure import Failure
 
 
@@ -85,10 +85,16 @@ def test_whom_a_job_that_queues_again_had_better_not_get(faults: list[Fault], na
 
 
 def test_a_signal_that_comes_early_is_not_about_the_time_limit():
-    assert not means_the_limit(100.0, None, 120)
-    assert means_the_limit(100.0, 220.0, 120)
-    assert means_the_limit(100.0, 280.0, 120)  # SLURM may be a minute early
-    assert not means_the_limit(100.0, 281.0, 120)
+    assert not is_early(100.0, None, 120)
+    assert is_early(100.0, 280.0, 120)  # SLURM may be a minute early
+    assert not is_early(100.0, 281.0, 120)
+
+
+def test_a_signal_of_the_time_limit_is_heeded_when_the_recipe_says():
+    """Later there might be no time to save, and to end so soon that SLURM lets it queue again."""
+    assert is_early(100.0, 221.0, 120)
+    assert not is_early(100.0, 220.0, 120)
+    assert not is_early(100.0, 101.0, 120)
 
 
 def test_no_restart_at_all():

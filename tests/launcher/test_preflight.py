@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import socket
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from adapters.checkpoint_folder import predicted_bytes
 from cluster.room import free_bytes
 from launcher.plan.disk import kept_checkpoints
-from launcher.preflight import check_room
-from recipes.errors import StorageError
+from launcher.preflight import check_best_by, check_room
+from recipes.checkpoint import Checkpoint
+from recipes.errors import RecipeError, StorageError
 from support.jobs import recipe
+from trainer.label_scores import label_scores, label_set_scores
 
 
 def test_the_node_with_too_little_room_is_named():
@@ -32,3 +35,26 @@ def test_nodes_tell_the_room_of_a_folder_that_will_be(local_ray: None, tmp_path:
     assert free[0] == socket.gethostname()
     total = shutil.disk_usage(tmp_path).total
     assert 0 < free[1] <= total
+
+
+def test_a_score_that_the_labels_do_not_get_is_refused_with_those_they_do():
+    def check(by: str, *, several: bool, task: str = "sequence_classification") -> None:
+        kept = Checkpoint(keep_best=1, best_by=by)  # type: ignore[arg-type]
+        chosen = dataclasses.replace(recipe(), task=task, checkpoint=kept)
+        check_best_by(chosen, {"multi_label": several})
+
+    for by in ("loss", *label_set_scores([(0, 1)], [(0,)])):
+        check(by, several=True)
+    for by in ("loss", *label_scores([0], [1])):
+        check(by, several=False)
+        check(by, several=True, task="causal_lm")  # several labels are one answer there
+    with pytest.raises(
+        RecipeError,
+        match=r"checkpoint.best_by = accuracy: texts with several labels have no such score; there "
+        r"are loss, exact_match, f1, f1_micro. A text counts for exact_match when",
+    ):
+        check("accuracy", several=True)
+    with pytest.raises(RecipeError, match=r"there are loss, accuracy, f1$"):
+        check("exact_match", several=False)
+    unused = dataclasses.replace(recipe(), checkpoint=Checkpoint(best_by="accuracy"))
+    check_best_by(unused, {"multi_label": True})

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from launcher.requests import ask_to_stop, forget, heard
+from launcher import runs, session
+from launcher.requests import ask_to_stop, heard
 from launcher.signals import noted
+from launcher.terminal import open_display
+from recipes.errors import StorageError
 
 
-def wait(seconds: float = 20) -> None:
+def wait(seconds: float = 120) -> None:
     time.sleep(seconds)  # ended by the signal's exception
 
 
@@ -33,7 +36,7 @@ def test_a_wish_to_stop_is_a_persons_interruption(
 def test_a_schedulers_wish_is_told_apart(tmp_path: Path):
     with noted() as wishes, heard(tmp_path):
         (tmp_path / ".stop").write_text("preempted\n")
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not wishes.count and time.monotonic() < end:
             time.sleep(0.05)
     assert (wishes.count, wishes.preempted) == (1, True)
@@ -41,6 +44,14 @@ def test_a_schedulers_wish_is_told_apart(tmp_path: Path):
 
 def test_what_was_asked_of_an_earlier_driver_is_forgotten(tmp_path: Path):
     ask_to_stop(tmp_path)
-    forget(tmp_path)
-    with heard(tmp_path):
+    with session._driven(tmp_path, open_display()), heard(tmp_path):
         wait(1.2)
+
+
+def test_who_may_not_drive_a_run_takes_nothing_back(tmp_path: Path):
+    """Of what was asked of its driver, a second `shoal resume` would otherwise."""
+    with runs.locked(tmp_path):
+        ask_to_stop(tmp_path)
+        with pytest.raises(StorageError), session._driven(tmp_path, open_display()):
+            pass
+        assert (tmp_path / ".stop").exists()

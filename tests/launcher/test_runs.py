@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from launcher import runs
 from recipes.errors import CheckpointError, StorageError
@@ -39,6 +41,20 @@ def test_finding_by_name_and_by_folder(tmp_path: Path):
         runs.find("x", tmp_path / "nowhere")
 
 
+def test_a_run_is_called_as_it_is_found_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = make(tmp_path / "runs", "quick"), make(tmp_path / "runs", "quick")
+    elsewhere = make(tmp_path / "other runs", "quick")
+    # By the name alone the newest would be found.
+    assert [runs.called(run) for run in (second, first, elsewhere)] == [
+        "quick-2",
+        str(first),
+        f"'{elsewhere}'",
+    ]
+    monkeypatch.chdir("/")
+    assert runs.called(second) == str(second)
+
+
 def test_nobody_drives_a_run_twice(tmp_path: Path):
     with runs.locked(tmp_path):
         with (
@@ -55,6 +71,17 @@ def test_nobody_drives_a_run_twice(tmp_path: Path):
         assert asked == [True]
     with runs.locked(tmp_path, ask=lambda: asked.append(False)):
         assert asked == [True]  # nobody is there to be asked
+
+
+def test_who_only_looks_keeps_nobody_from_driving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`shoal ps` holds the lock of each run for a moment."""
+    monkeypatch.setattr(runs, "_LOOK_S", 60)
+    look = FileLock(tmp_path / ".lock", thread_local=False)
+    look.acquire()
+    over = threading.Timer(0.2, look.release)
+    over.start()
+    with runs.locked(tmp_path, ask=lambda: pytest.fail("nobody drives it")):
+        over.join()
 
 
 def test_a_run_is_taken_over_from_whoever_goes_when_asked(tmp_path: Path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from launcher import jobs, sweep
+from launcher.job_commands import submit
 from recipes.errors import ClusterError, RecipeError
 from recipes.load import load
 from recipes.sweep import Member, members
@@ -62,6 +64,25 @@ def test_every_run_has_its_folder_recipe_and_task(workplace: Path):
     again = sweep.submit(of("adapter.r=4,8"), None)
     assert [run.name for run, _ in again] == ["tiny_r=4-2", "tiny_r=8-3"]
     assert (workplace / "runs" / ".sweeps" / "tiny-2").is_dir()
+
+
+def test_what_is_told_to_be_typed_finds_the_runs(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def told(recipe: str, *sweeps: str) -> list[str]:
+        submit(recipe, sweep=list(sweeps))
+        last = capsys.readouterr().out.splitlines()[-1]
+        return re.findall(r"shoal [^;]+", last)
+
+    storage = workplace / "runs"
+    assert told("tiny.yaml", "adapter.r=4,8") == ["shoal ps", "shoal logs -f tiny_r=4"]
+    assert told("tiny.yaml") == ["shoal logs -f tiny"]
+    monkeypatch.chdir("/")
+    assert told(f"{workplace}/tiny.yaml", "adapter.r=4,8") == [
+        f"shoal ps --storage {storage}",
+        f"shoal logs -f {storage}/tiny_r=4-2",
+    ]
+    assert told(f"{workplace}/tiny.yaml") == [f"shoal logs -f {storage}/tiny-2"]
 
 
 def test_nothing_stays_of_a_sweep_that_is_not_taken(workplace: Path):

@@ -156,13 +156,31 @@ def test_rules_between_sections_of_a_classification(recipe_file: Path):
     assert {line.split(" ")[0] for line in found} == {"data.format", "data.packing", "data.system"}
 
 
+def test_the_best_is_told_by_a_score_that_is_measured(recipe_file: Path):
+    kept = ["data.held_out_fraction=0.1", "evaluate.every_steps=5", "checkpoint.keep_best=1"]
+    assert problems_of(recipe_file, *kept, "checkpoint.best_by=accuracy") == [
+        "checkpoint.best_by = 'accuracy': of texts and chats nothing but the loss is measured; "
+        "allowed: loss. Answers to choose from get an accuracy: name them in evaluate.choices"
+    ]
+    load(recipe_file, [*kept, "checkpoint.best_by=accuracy", "evaluate.choices=[a, b]"])
+    load(recipe_file, ["checkpoint.best_by=accuracy"])  # nothing is kept by it
+
+
+def test_a_name_that_is_like_none_is_told_those_there_are(recipe_file: Path):
+    """Rather than one that has some letters in common."""
+    found = problems_of(recipe_file, "adapter.rank=8", "model=org/m", "base_model=org/m")
+    assert found[0].startswith("adapter.rank: is no key of adapter. Known: kind, targets, ")
+    for problem, name in zip(found[1:], ("model", "base_model"), strict=True):
+        assert problem.startswith(f"{name}: is no key of a recipe. Known: base, data, ")
+
+
 def test_what_is_required_is_named_with_its_meaning(tmp_path: Path):
     file = tmp_path / "empty.yaml"
     file.write_text("")
     found = problems_of(file)
     assert found[0].startswith("base.source: must be given; allowed: a text. Folder of a model")
     assert found[1].startswith(
-        "data.train: must be given; allowed: a list, each a path, or a mapping (below)."
+        "data.train: must be given; allowed: a list, each a path, or a mapping with path."
     )
 
 

@@ -46,6 +46,22 @@ def test_prompts():
     assert "data.train[0].format = messages" in chats
 
 
+def test_columns_are_named_by_what_shoal_knows():
+    assert told(columns={"text": "评论", "label": "标签"}) == []
+    [typing_error] = told(columns={"txt": "review"})
+    assert typing_error.startswith(
+        "data.columns.txt = 'review': is no name that shoal knows a column by; allowed: text, "
+    )
+    [of_rows] = told(train=[Source(path="/a", columns={"conversations": "dialog"})])
+    assert of_rows.startswith("data.train[0].columns.conversations = 'dialog'")
+    assert "messages" in of_rows
+    # A prompt names what it will.
+    names = {"stars": "rating", "answer": "reply", "place": "city"}
+    [other] = told(prompt=["{stars}"], columns=names)
+    assert other.startswith("data.columns.place")
+    assert told(prompt=["{stars}", "{place}?"], columns=names) == []
+
+
 def test_shapes_and_tasks():
     task = "sequence_classification"
     assert told(task, format="text_pair") == []

@@ -38,4 +38,5 @@ def test_time_limits_of_slurm_are_taken(time: str):
 def test_an_address_needs_its_kind():
     (problem,) = Cluster(address="auto").problems()
     assert "cluster.address = 'auto': means nothing to cluster.kind = local" in str(problem)
+    assert "cluster.address=null takes it back" in str(problem)
     assert not list(Cluster(kind="ray", address="auto").problems())

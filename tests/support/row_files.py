@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from launcher.prepare.reading import RawRow, read
-from launcher.prepare.sources import find_sources
-from launcher.prepare.units import units
+from launcher.prepare.sources.source import find_sources
+from launcher.prepare.sources.units import units
 from recipes.data import Data, Source
 
 Row = dict[str, Any]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.shards import IGNORED, write_shard
+from trainer.shard_writer import write_shard
+from trainer.shards import IGNORED
 from trainer.split import Split, write_index
 
 CHAT_TEMPLATE = (

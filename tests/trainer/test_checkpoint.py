@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import adapters.attach
 from adapters import checkpoint, checkpoint_folder
 from adapters.attach import attach
 from adapters.attached import trainable
@@ -63,6 +66,25 @@ def test_nothing_frozen_is_written(folders: Path, runs: dict, stage: int):
     ]
 
 
+def test_the_model_is_not_looked_through_while_it_computes(folders: Path):
+    """The saver's thread would meet modules that come and go: PEFT puts them into experts' stacks
+    in each forward, and "dictionary changed size during iteration" ended such runs."""
+    assert run_ranks(1, _watch, folders) == ["MainThread"] * 2
+
+
+def _watch(folders: Path) -> list[str]:
+    saved, threads = adapters.attach._saved, []
+
+    def watched(*args: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return saved(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapters.attach, "_saved", watched)
+        jobs.train(folders, "watched", jobs.recipe())
+    return threads
+
+
 def test_the_adapter_knows_its_base(folders: Path, runs: dict):
     folder = Path(runs[0]["checkpoint"])
     config = json.loads((folder / "adapter/adapter_config.json").read_text())
@@ -106,9 +128,8 @@ def save(folders: Path, tmp_path: Path) -> Callable[..., Path]:
         change(whole)
         return checkpoint.save(
             tmp_path,
-            attached,
+            checkpoint.adapter_of(attached, whole, shapes),
             whole,
-            shapes=shapes,
             origin=Origin(
                 base=base_ref(str(folders / "llama"), None, folders / "llama"),
                 recipe_digest="x",

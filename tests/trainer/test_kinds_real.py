@@ -44,7 +44,7 @@ from recipes.storage import default_cache
 from support import jobs, tiny
 from support.ranks import run_ranks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 STEPS, SAVED = 4, 2
 IDS = tuple(range(100, 116))

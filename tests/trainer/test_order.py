@@ -46,6 +46,7 @@ def test_workers_only_divide_the_micro_batches(workers: int):
 def test_epochs_round_up_to_whole_steps():
     assert num_steps(steps=None, epochs=1, num_rows=17, batch_size=8) == 3
     assert num_steps(steps=None, epochs=0.5, num_rows=16, batch_size=8) == 1
+    assert num_steps(steps=None, epochs=1.1, num_rows=100, batch_size=10) == 11
     assert num_steps(steps=7, epochs=None, num_rows=17, batch_size=8) == 7
 
 

@@ -13,10 +13,11 @@ import pytest
 
 from recipes.errors import DataError
 from support import tiny
-from trainer import shards, split
+from trainer import shard_writer, split
 from trainer.ahead import Ahead, Reader, Turn
 from trainer.order import Order
-from trainer.shards import IGNORED, SCHEMA, Shard, learnt_of, runs_of, write_shard
+from trainer.shard_writer import write_shard
+from trainer.shards import IGNORED, SCHEMA, Shard, learnt_of, runs_of
 from trainer.split import Split, open_split, write_index
 
 
@@ -59,7 +60,7 @@ def test_runs_say_what_labels_say(labels: list[int], runs: list[int]):
 
 
 def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "_BATCH_TOKENS", 50)  # several record batches
+    monkeypatch.setattr(shard_writer, "_BATCH_TOKENS", 50)  # several record batches
     made = tiny.samples(12)
     rows = [tiny.row(made[i : i + 2], i) for i in range(0, 12, 2)]
     rows[2] |= {"sources": [3, 1], "images": ["a.png", "b.png"]}
@@ -93,6 +94,7 @@ def test_the_entry_of_a_shard_counts_and_hashes_what_was_written(tmp_path: Path)
         "samples": 4,
         "tokens": sum(len(ids) for ids, _ in made),
         "supervised": sum(label != IGNORED for _, labels in made for label in labels),
+        "bytes": file.stat().st_size,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
     for name, digest in write_index(tmp_path, [entry]).items():
@@ -100,7 +102,7 @@ def test_the_entry_of_a_shard_counts_and_hashes_what_was_written(tmp_path: Path)
 
 
 def test_writing_takes_the_memory_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "_BATCH_TOKENS", 2**13)
+    monkeypatch.setattr(shard_writer, "_BATCH_TOKENS", 2**13)
     ids = np.arange(1000, dtype=np.int32)
     row = tiny.row([([1], [1])], 0) | {"input_ids": ids, "labels": ids, "supervised": 1000}
 

@@ -16,7 +16,7 @@ from support.ranks import run_ranks
 from trainer.batch import collate
 from trainer.evaluation import Scored, scores, scores_by_source
 from trainer.kernels import Kernels
-from trainer.loss import losses_of, sums_by_source
+from trainer.loss import losses_of, means_by_name, sums_by_source
 
 PLAIN = Kernels(attention="sdpa", fused=False, fused_loss=False)
 NAMES = ["reviews", "letters", "poems"]
@@ -117,3 +117,27 @@ def test_choices_are_scored_by_source_too():
     }
     assert found["reviews"]["samples"] == 1.0
     assert scores_by_source(rows[:2], NAMES, multi_label=False) == {}
+
+
+def test_sources_of_one_name_are_told_together():
+    """As their counts are: of two entries that are called `web` none takes the other's place."""
+    names = ["web", "code", "web", "none"]
+    assert means_by_name(names, [3.0, 8.0, 5.0, 0.0], [1.0, 2.0, 3.0, 0.0]) == {
+        "web": 2.0,
+        "code": 4.0,
+    }
+    rows = [
+        scored(0, 0, 1.0, 0, 0),
+        scored(1, 0, 2.0, 1, 0),
+        scored(2, 1, 3.0, 0, 1),
+        scored(3, 1, 4.0, 1, 1),
+        scored(4, 2, 9.0, 0, 0),
+        scored(5, 2, 3.0, 1, 0),
+    ]
+    found = scores_by_source(rows, names, multi_label=False)
+    assert {name: (about["samples"], about["loss"]) for name, about in found.items()} == {
+        "web": (2.0, 2.5),
+        "code": (1.0, 2.0),
+    }
+    assert found["web"]["accuracy"] == 0.5
+    assert scores_by_source(rows, ["web"] * 3, multi_label=False) == {}

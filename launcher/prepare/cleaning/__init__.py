@@ -12,7 +12,12 @@ from launcher.prepare.cleaning.cleaner import (
     clean,
     cleaner_of,
 )
-from launcher.prepare.cleaning.inputs import step_content, step_files, step_versions
+from launcher.prepare.cleaning.inputs import (
+    near_versions,
+    step_content,
+    step_files,
+    step_versions,
+)
 
 __all__ = [
     "Cleaner",
@@ -21,6 +26,7 @@ __all__ = [
     "boilerplate_step",
     "clean",
     "cleaner_of",
+    "near_versions",
     "step_content",
     "step_files",
     "step_versions",

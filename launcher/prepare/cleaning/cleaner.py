@@ -77,8 +77,8 @@ class _Built:
 class Cleaner:
     """Cleans texts by the steps of a recipe, in their order.
 
-    `tokenizer_folder` holds the base's tokenizer, which the step tokens needs (`new_tokens` are
-    those of the recipe); `frequent_lines` is what boilerplate_lines needs, the sorted hashes that
+    In `tokenizer_folder` lies what `leave_tokenizer` has left of the base's tokenizer, which the
+    step tokens needs; `frequent_lines` is what boilerplate_lines needs, the sorted hashes that
     lines.find_frequent gives, as np.save leaves them. `partial` leaves out the steps whose need is
     not met; else that is a `ValueError`.
 
@@ -91,12 +91,10 @@ class Cleaner:
         recipe_steps: Sequence[CleaningStep],
         *,
         tokenizer_folder: Path | None = None,
-        new_tokens: Sequence[str] = (),
         frequent_lines: Path | None = None,
         partial: bool = False,
     ) -> None:
         self._tokenizer_folder = tokenizer_folder
-        self._new_tokens = tuple(new_tokens)
         self._frequent_lines = frequent_lines
         self._built: list[_Built] = []
         names: Counter[str] = Counter()
@@ -116,7 +114,7 @@ class Cleaner:
         if isinstance(step, steps.Tokens):
             if self._tokenizer_folder is None:
                 return None
-            return _Built(name, check=tokens.tokens(step, self._tokenizer_folder, self._new_tokens))
+            return _Built(name, check=tokens.tokens(step, self._tokenizer_folder))
         if isinstance(step, steps.BoilerplateLines):
             if self._frequent_lines is None:
                 return None
@@ -191,18 +189,16 @@ def cleaner_of(
     recipe_steps: Sequence[CleaningStep],
     *,
     tokenizer_folder: Path | None = None,
-    new_tokens: Sequence[str] = (),
     frequent_lines: Path | None = None,
     partial: bool = False,
 ) -> Cleaner:
     """The cleaner of these steps in this process, built when it is asked for first."""
     plain = json.dumps([step.plain() for step in recipe_steps], sort_keys=True)
-    key = (plain, tokenizer_folder, tuple(new_tokens), frequent_lines, partial)
+    key = (plain, tokenizer_folder, frequent_lines, partial)
     if key not in _CLEANERS:
         _CLEANERS[key] = Cleaner(
             recipe_steps,
             tokenizer_folder=tokenizer_folder,
-            new_tokens=new_tokens,
             frequent_lines=frequent_lines,
             partial=partial,
         )

@@ -20,6 +20,8 @@ _LIBRARIES: Mapping[type[CleaningStep], tuple[str, ...]] = {
     steps.Segment: ("jieba",),
 }
 
+_NEAR_LIBRARIES = ("datasketch", "jieba", "xxhash")
+
 
 def step_files(recipe_steps: Sequence[CleaningStep]) -> list[Path]:
     """The files whose bytes take part in the result, in the order of the steps.
@@ -74,6 +76,14 @@ def step_versions(recipe_steps: Sequence[CleaningStep]) -> dict[str, str]:
             names.update(_distributions(step.function))
     versions = {name: version(name) for name in sorted(names)}
     return {"unicode": unicodedata.unidata_version, **versions}
+
+
+def near_versions() -> dict[str, str]:
+    """The versions that can change which texts are near, by name."""
+    return {
+        "unicode": unicodedata.unidata_version,
+        **{name: version(name) for name in _NEAR_LIBRARIES},
+    }
 
 
 def _distributions(function: str) -> Sequence[str]:

@@ -41,7 +41,12 @@ def strip_urls(step: steps.StripUrls) -> Callable[[str], str]:
         end = found["rest"][len(bare) :]
         return step.replacement + end if bare else found[0]
 
-    return lambda text: _URL.sub(mask, text)
+    def strip(text: str) -> str:
+        # One of these is in every address; to look for them takes a fifth of the time.
+        may_have_one = "://" in text or "w." in text or "W." in text
+        return _URL.sub(mask, text) if may_have_one else text
+
+    return strip
 
 
 def strip_emails(step: steps.StripEmails) -> Callable[[str], str]:

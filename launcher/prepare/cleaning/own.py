@@ -31,8 +31,9 @@ def call(step: steps.Call) -> Callable[[str], str]:
     def checked(text: str) -> str:
         try:
             result = function(text, **step.options)
-        # The user's code is a border: whatever it raises is about this row, and is kept with it.
-        except Exception as error:
+        # The user's code is a border: whatever it raises is about this row, and is kept with it;
+        # sys.exit would end the process.
+        except (Exception, SystemExit) as error:
             raise Unusable(f"{name}: failed", f"{type(error).__name__}: {error}") from error
         if result is None:
             raise Dropped(f"{name}: dropped")
@@ -99,8 +100,8 @@ def _from_name(module: str) -> ModuleType:
 def _execute(load: Callable[[], Any], what: str) -> Any:
     try:
         return load()
-    # Importing runs the user's code, which may raise anything.
-    except Exception as error:
+    # Importing runs the user's code, which may raise anything, and call sys.exit.
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"data.clean: {what} cannot be imported: {type(error).__name__}: {error}. A module "
             "must be installed on all nodes; a file stands alone, and is named as file.py:function"

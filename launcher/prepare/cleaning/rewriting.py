@@ -7,22 +7,32 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 
-from launcher.prepare.cleaning.unicode_classes import of_categories
+from launcher.prepare.cleaning.unicode_classes import ABOVE_BASIC, by_plane, of_categories
 from recipes.data import steps
 
 Rewrite = Callable[[str], str]
+Search = Callable[[str], re.Match[str] | None]
 
 
 def normalize_unicode(step: steps.NormalizeUnicode) -> Rewrite:
     if step.form == "width":
         return _narrow
-    form = step.form
+    if step.form == "NFC":
+        return lambda text: unicodedata.normalize("NFC", text)
+    return _compatible
 
-    def normalize(text: str) -> str:
-        # A third of the time of normalising, and most texts are normal.
-        return text if unicodedata.is_normalized(form, text) else unicodedata.normalize(form, text)
 
-    return normalize
+# What most Chinese texts have of characters that NFKC writes otherwise.
+_FREQUENT = {mark: unicodedata.normalize("NFKC", mark) for mark in "，！？：（）；…"}
+
+
+def _compatible(text: str) -> str:
+    """In the form NFKC. It begins by writing each character as what it decomposes to, so to do that
+    for some of them first changes nothing; a text of which that was all is only looked through, in
+    a seventh of the time."""
+    for mark, narrow in _FREQUENT.items():
+        text = text.replace(mark, narrow)
+    return unicodedata.normalize("NFKC", text)
 
 
 # Marks that Chinese is written with stay wide; wide letters, digits and all other signs are only
@@ -43,14 +53,27 @@ def _narrow(text: str) -> str:
     return _HALF.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
 
 
+# Control and format characters, lone surrogates, which no file can hold, and non-characters.
+_NOBODY_SEES = ("Cc", "Cf", "Cs")
+_NO_CHARACTERS = r"\ufdd0-\ufdef\ufffe\uffff"
+
+
 @cache
 def _unseen() -> re.Pattern[str]:
-    # Control and format characters, lone surrogates, which no file can hold, and non-characters.
-    nobody = of_categories("Cc", "Cf", "Cs")
-    return re.compile(rf"(?![\t\n])[{nobody}\ufdd0-\ufdef\ufffe\uffff]")
+    return re.compile(rf"(?![\t\n])[{of_categories(*_NOBODY_SEES)}{_NO_CHARACTERS}]")
 
 
-_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
+@cache
+def _find_unseen() -> tuple[Search, Search]:
+    """Which together find something where `_unseen` does, and take a tenth of its time."""
+    basic, above = by_plane(*_NOBODY_SEES)
+    return (
+        re.compile(rf"[{basic}{_NO_CHARACTERS}](?<![\t\n])").search,
+        re.compile(rf"[{ABOVE_BASIC}](?<=[{above}])").search,
+    )
+
+
+_LINE_END = re.compile(r"[\r\x0b\x0c\x85](?:(?<=\r)\n)?")
 _EMOJI = r"[\u00a9\u00ae\u2000-\u3300\ufe0f\U0001f000-\U0001faff]"
 # Arabic, the scripts of India and its neighbours, Mongolian.
 _JOINING = r"[\u0600-\u109f\u1780-\u18af\ufb50-\ufdcf\ufe70-\ufefc\U00011000-\U00011fff]"
@@ -65,12 +88,15 @@ _NEEDED = (
 
 def strip_control(step: steps.StripControl) -> Rewrite:
     unseen = _unseen()
+    find_basic, find_above = _find_unseen()
     needed = re.compile(rf"({_NEEDED})|{unseen.pattern}") if step.joiners == "keep" else None
 
     def strip(text: str) -> str:
         if text.isprintable():
             return text
         text = _LINE_END.sub("\n", text)
+        if find_basic(text) is None and find_above(text) is None:
+            return text
         if needed is not None:
             return needed.sub(lambda found: found[1] or "", text)
         return unseen.sub("", text)
@@ -79,16 +105,23 @@ def strip_control(step: steps.StripControl) -> Rewrite:
 
 
 def collapse_punctuation(step: steps.CollapsePunctuation) -> Rewrite:
-    marks = of_categories("P", "Sm", "Sk")
-    run = re.compile(rf"([{marks}])\1{{{step.longest},}}")
-    kept = r"\1" * step.longest
-    return lambda text: run.sub(kept, text)
+    basic, above = by_plane("P", "Sm", "Sk")
+    run = re.compile(rf"([{basic}])\1{{{step.longest},}}")
+    rare_run = re.compile(rf"([{ABOVE_BASIC}])(?<=[{above}])\1{{{step.longest},}}")
+
+    # Not r"\1\1\1", which takes longer to look up than most texts to be searched.
+    def shorten(found: re.Match[str]) -> str:
+        return found[0][: step.longest]
+
+    return lambda text: rare_run.sub(shorten, run.sub(shorten, text))
 
 
 def remove_punctuation(step: steps.RemovePunctuation) -> Rewrite:
     """Characters of Unicode's categories P*, Chinese and Western alike."""
-    marks = re.compile(rf"[{of_categories('P')}]+")
-    return lambda text: marks.sub("", text)
+    basic, above = by_plane("P")
+    marks = re.compile(rf"[{basic}]+")
+    rare_mark = re.compile(rf"[{ABOVE_BASIC}](?<=[{above}])")
+    return lambda text: rare_mark.sub("", marks.sub("", text))
 
 
 def collapse_whitespace(step: steps.CollapseWhitespace) -> Rewrite:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from adapters.tokenizer import kept_tokenizer
+from adapters.light_tokenizer import left_tokenizer
 from launcher.prepare.cleaning.filters import within
 from launcher.prepare.unusable import Unusable
 from recipes.data import steps
 
 
-def tokens(step: steps.Tokens, folder: Path, new_tokens: Sequence[str]) -> Callable[[str], None]:
-    """`folder` holds the tokenizer; special tokens of a template are not counted."""
-    tokenizer = kept_tokenizer(folder, tuple(new_tokens))
+def tokens(step: steps.Tokens, folder: Path) -> Callable[[str], None]:
+    """In `folder` a tokenizer was left; special tokens of a template are not counted."""
+    ids_of = left_tokenizer(folder).backend.ids_of
 
     def check(text: str) -> None:
         try:
-            encoded = tokenizer(text, add_special_tokens=False, verbose=False)
+            [ids] = ids_of([text], special=False)
         except (TypeError, UnicodeEncodeError) as error:  # of a text with lone surrogates
             raise Unusable("tokens: no text", str(error)) from error
-        within("tokens", len(encoded["input_ids"]), step.min, step.max)
+        within("tokens", len(ids), step.min, step.max)
 
     return check

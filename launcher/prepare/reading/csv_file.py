@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from launcher.prepare.reading.lines import lines
 from launcher.prepare.reading.row import LONGEST_ROW_BYTES, Failed, Found, failed
 from launcher.prepare.reading.streams import open_stream
-from launcher.prepare.sources import Unit
+from launcher.prepare.sources.source import Unit
+from launcher.prepare.unusable import with_remedy
 
 
 def csv_rows(unit: Unit) -> Iterator[Found]:
-    """The records below the header, as columns of text.
+    """The records below the header, as columns of text; those before the unit are passed over.
 
     A record that is none, such as one whose quote is never closed, costs its first line: reading
     goes on with the line after. Raises `ValueError` for a header that cannot be one.
@@ -24,16 +25,19 @@ def csv_rows(unit: Unit) -> Iterator[Found]:
         feed = _Feed(lines(stream))
         records = _records(feed, csv.reader(feed, delimiter=delimiter, strict=True))
         names: Sequence[str] | None = None
-        for record in records:
+        for place, record in records:
+            if unit.end and place >= unit.end:
+                return
             if names is None and record is not None:
                 names = _header(record)
-            elif names is not None:
+            elif names is not None and place >= unit.begin:
                 yield _row(record, names, feed)
 
 
 def _header(record: list[str] | Failed) -> Sequence[str]:
     if isinstance(record, Failed):
-        raise ValueError(f"its header is no line of csv: {record.reason} {record.detail}")
+        what = f"{record.reason} {record.detail}".strip()
+        raise ValueError(f"its header is no line of csv: {what}{with_remedy(record.reason)}")
     names = [name or f"column_{number}" for number, name in enumerate(record, 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -66,6 +70,9 @@ class _Feed:
         self._again: deque[bytes | Failed] = deque()
         self._record: list[bytes] = []
         self._size = 0
+        self.place = 0
+        """Where the next line begins: the same for whoever reads the file, in bytes unless a line
+        before it was too long."""
         self.is_text = True
 
     def __iter__(self) -> _Feed:
@@ -78,6 +85,7 @@ class _Feed:
             raise _LongError
         self._record.append(line)
         self._size += len(line) + _LINE_BYTES
+        self.place += len(line) + 1
         try:
             return line.decode("utf-8") + "\n"
         except UnicodeDecodeError:
@@ -95,15 +103,21 @@ class _Feed:
     def give_back(self) -> bytes | Failed:
         """Take the present record's first line for all of it; the others will be read again."""
         if not self._record:
+            self.place += 1
             return self._again.popleft()
         first, *others = self._record
         self._again.extendleft(reversed(others))
+        self.place -= sum(len(line) + 1 for line in others)
         return first
 
 
-def _records(feed: _Feed, reader: Iterator[list[str]]) -> Iterator[list[str] | Failed | None]:
+def _records(
+    feed: _Feed, reader: Iterator[list[str]]
+) -> Iterator[tuple[int, list[str] | Failed | None]]:
+    """The place where each record begins, and the record; None for a blank line."""
     while True:
         feed.begin()
+        place = feed.place
         try:
             fields = next(reader)
         except StopIteration:
@@ -111,13 +125,13 @@ def _records(feed: _Feed, reader: Iterator[list[str]]) -> Iterator[list[str] | F
         except (csv.Error, _LongError) as error:
             line = feed.give_back()
             if isinstance(line, Failed):
-                yield line
+                yield place, line
             elif isinstance(error, _LongError) or "unexpected end" in str(error):
-                yield failed("quote never closed", "the record would go on to the end", line)
+                yield place, failed("quote never closed", "the record would go on to the end", line)
             else:
-                yield failed("not csv", error, line)
+                yield place, failed("not csv", error, line)
             continue
         if not feed.is_text:
-            yield failed("not UTF-8", "", feed.content())
+            yield place, failed("not UTF-8", "", feed.content())
         else:
-            yield fields if any(fields) or len(fields) > 1 else None
+            yield place, (fields if any(fields) or len(fields) > 1 else None)

@@ -15,7 +15,7 @@ from launcher.prepare.reading.streams import (
     without_mark,
 )
 from launcher.prepare.reading.text_rows import json_row
-from launcher.prepare.sources import Unit
+from launcher.prepare.sources.source import Unit
 
 _ADVICE = "One object per line belongs into a .jsonl file"
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -23,10 +23,22 @@ _BRACKETS = re.compile(rb'["\[\]{}]')
 _WORD = re.compile(rb"[^ \t\r\n,\[\]{}:\"]*")
 _BACKSLASH = 0x5C
 
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+
+
+def _nested(levels: int) -> bytes:
+    inner = _STRING if levels == 1 else _STRING + b"|" + _nested(levels - 1)
+    return rb'[\[{][^"\[\]{}]*+(?:(?:' + inner + rb')[^"\[\]{}]*+)*+[\]}]'
+
+
+# What most rows are: found at once, in a fourth of the time, if they lie in the block whole.
+_NEXT_USUAL = re.compile(rb"[ \t\r\n]*+,[ \t\r\n]*+(" + _nested(4) + b")", re.DOTALL)
+
 
 def json_rows(unit: Unit) -> Iterator[Found]:
     """The elements of the list. The file is cut between them by its brackets and quotes alone, so
-    one that is no JSON fails by itself. Raises `ValueError` where the list itself is none."""
+    one that is no JSON fails by itself; those before the unit are passed over. Raises `ValueError`
+    where the list itself is none."""
     with open_stream(unit.source) as stream:
         text = _Text(stream)
         is_alone = text.next_sign() != b"{"
@@ -36,10 +48,11 @@ def json_rows(unit: Unit) -> Iterator[Found]:
         if text.next_sign() == b"]":
             text.expect(b"]")
         else:
-            yield _row(text.value())
-            while text.next_sign() == b",":
-                text.expect(b",")
-                yield _row(text.value())
+            for place, content in text.values():
+                if unit.end and place >= unit.end:
+                    return
+                if place >= unit.begin:
+                    yield _row(content)
             text.expect(b"]")
         text.end(is_alone=is_alone)
 
@@ -93,6 +106,19 @@ class _Text:
         left = len(self._block[self._place :].strip()) + pass_over(self._stream)
         if left and is_alone:
             raise ValueError(f"is not JSON: {left:,} bytes after the end of its list. {_ADVICE}")
+
+    def values(self) -> Iterator[tuple[int, bytes | Failed]]:
+        """Take values with commas between them: the byte where each begins, and the value."""
+        while True:
+            self.next_sign()
+            place = self._passed + self._place
+            yield place, self.value()
+            while usual := _NEXT_USUAL.match(self._block, self._place):
+                self._place = usual.end()
+                yield self._passed + usual.start(1), usual[1]
+            if self.next_sign() != b",":
+                return
+            self.expect(b",")
 
     def value(self) -> bytes | Failed:
         """Take a value; of one that is too long, its beginning."""

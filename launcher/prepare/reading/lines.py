@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import chain
 
 from launcher.prepare.reading.row import KEPT_BYTES, LONGEST_ROW_BYTES, Failed, failed
-from launcher.prepare.reading.streams import BLOCK_BYTES, Stream, without_mark
+from launcher.prepare.reading.streams import BLOCK_BYTES, Stream, go_to, without_mark
 
 
 def lines(stream: Stream, begin: int = 0, end: int | None = None) -> Iterator[bytes | Failed]:
-    """The lines that begin at the bytes from `begin` to before `end`, without their `\\n`.
+    """The lines that begin at the unpacked bytes from `begin` to before `end`, without their `\\n`.
 
     Holds a block and one line of at most `LONGEST_ROW_BYTES`; of a longer one, what is kept of it.
     Raises `ValueError` for a text in another encoding than UTF-8, and what the stream raises.
@@ -19,7 +19,7 @@ def lines(stream: Stream, begin: int = 0, end: int | None = None) -> Iterator[by
     ours = begin == 0
     place = max(0, begin - 1)
     if place:
-        stream.seek(place)
+        go_to(stream, place)
     line = Line()
     mark, is_first = 0, begin == 0
     while block := stream.read(BLOCK_BYTES):

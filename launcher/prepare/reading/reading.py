@@ -8,14 +8,14 @@ from itertools import islice
 
 import pyarrow as pa
 
-from launcher.prepare.file_kinds import Kind
-from launcher.prepare.places import told
 from launcher.prepare.reading.csv_file import csv_rows
 from launcher.prepare.reading.json_file import json_rows
 from launcher.prepare.reading.row import Failed, Found, RawRow
 from launcher.prepare.reading.tables import arrow_rows, parquet_rows
 from launcher.prepare.reading.text_rows import json_lines, text_lines
-from launcher.prepare.sources import Unit, check_unchanged
+from launcher.prepare.sources.file_kinds import Kind
+from launcher.prepare.sources.places import told
+from launcher.prepare.sources.source import Unit, check_unchanged
 
 _READERS: Mapping[Kind, Callable[[Unit], Iterator[Found]]] = {
     "json_lines": json_lines,

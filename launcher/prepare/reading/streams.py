@@ -11,8 +11,8 @@ from typing import BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
-from launcher.prepare.file_kinds import Compression
-from launcher.prepare.sources import Source, open_source
+from launcher.prepare.sources.file_kinds import Compression
+from launcher.prepare.sources.source import Source, open_source
 
 BLOCK_BYTES = 2**20
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -20,9 +20,10 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Stream(Protocol):
-    """A stream of bytes that can look ahead. It can seek only where nothing is unpacked."""
+    """A stream of bytes that can look ahead. One that unpacks zstd cannot seek."""
 
     def read(self, size: int = -1, /) -> bytes: ...
+    def seekable(self) -> bool: ...
     def seek(self, place: int, /) -> int: ...
     def peek(self, size: int = 0, /) -> bytes: ...
 
@@ -67,6 +68,15 @@ def without_mark(block: bytes) -> bytes:
     if block.startswith(_WIDE_MARKS):
         raise ValueError("is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8")
     return block.removeprefix(_UTF8_MARK)
+
+
+def go_to(stream: Stream, place: int) -> None:
+    """Go from the beginning to an unpacked byte; what is packed is unpacked up to there."""
+    if stream.seekable():
+        stream.seek(place)
+        return
+    while place and (block := stream.read(min(place, BLOCK_BYTES))):
+        place -= len(block)
 
 
 def pass_over(stream: Stream) -> int:

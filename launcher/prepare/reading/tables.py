@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from launcher.prepare.places import files_at
 from launcher.prepare.reading.row import Found, failed
 from launcher.prepare.reading.streams import as_binary, open_stream, pass_over
-from launcher.prepare.sources import Source, Unit
+from launcher.prepare.sources.places import files_at
+from launcher.prepare.sources.source import Source, Unit
 from recipes.address import is_address
 
 _BATCH_BYTES = 4 * 2**20

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.prepare.reading.lines import lines
 from launcher.prepare.reading.row import Failed, Found, failed
 from launcher.prepare.reading.streams import open_stream
-from launcher.prepare.sources import Unit
+from launcher.prepare.sources.source import Unit
 
 MOST_NESTED = 64
 """Brackets within brackets: what later stages walk through must not depend on their own depth."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from launcher.prepare.rendering.rendered import Span
-from launcher.prepare.rendering.written import Chat, special_tokens
+from launcher.prepare.rendering.written import Chat
 from launcher.prepare.shapes.sample import Message
 from launcher.prepare.unusable import Unusable
 
@@ -33,17 +33,23 @@ class Answers:
     """Whether the last of them, if it ends the chat, ends in a special token."""
 
 
-def find_answers(chat: Chat, text: str) -> Answers:
-    """What the assistant says in `text`, which is the chat as it is written. Raises `Unusable` when
-    the template leaves an answer out, or writes it more than once."""
+def find_answers(chat: Chat, text: str, until: int | None = None) -> Answers:
+    """What the assistant says in `text`, which is the chat as it is written; with `until`, what
+    begins before that character, and the last. Raises `Unusable` when the template leaves an answer
+    out, or writes it more than once."""
     numbers = [n for n, message in enumerate(chat.messages) if message["role"] == "assistant"]
     mark = next(c for c in map(chr, count(0xF0000)) if c not in text)  # of a private-use plane
-    bodies = _all_at_once(chat, text, numbers, mark)
-    if bodies is None:
-        bodies = {number: _body(chat, text, number, mark) for number in numbers}
-    special = special_tokens(chat.tokenizer)
-    marks = [found.span() for found in special.finditer(text)] if special else []
     last = len(chat.messages) - 1
+    at_once = _all_at_once(chat, text, numbers, mark)
+    bodies: dict[int, Span] = {}
+    begin = 0
+    for number in numbers:
+        # What opens an answer lies before its body, and behind the body before.
+        if until is None or begin <= until or number == last:
+            bodies[number] = at_once[number] if at_once else _body(chat, text, number, mark)
+            begin = bodies[number][0]
+    special = chat.tokenizer.special
+    marks = [found.span() for found in special.finditer(text)] if special else []
     closing = _closing(chat, text, bodies.get(last), mark)
     spans: dict[int, Span] = {}
     for number, body in bodies.items():
@@ -130,6 +136,26 @@ def _alike(one: str, other: str) -> int:
     return low
 
 
+def check_calls(chat: Chat, text: str) -> None:
+    """Raises `Unusable` when the template leaves a call out of `text`, as those do that know no
+    tools: what would be learnt is to say nothing. A call that is written is so by its name."""
+    callers = [n for n, message in enumerate(chat.messages) if message.get("tool_calls")]
+    if not callers:
+        return
+    word = next(word for word in (f"call{n}x" for n in count()) if word not in text)
+    renamed = list(chat.messages)
+    for number in callers:
+        name = f"{word}{number}x"
+        calls = renamed[number]["tool_calls"]
+        calls = [{**call, "function": {**call["function"], "name": name}} for call in calls]
+        renamed[number] = {**renamed[number], "tool_calls": calls}
+    written = chat.with_messages(renamed).write()
+    for number in callers:
+        if f"{word}{number}x" not in written:
+            told = f"leaves out what is called: message {number}"
+            raise Unusable("chat template hides an answer", told)
+
+
 def _body_of_call(chat: Chat, text: str, number: int, mark: str) -> Span:
     """What a call adds where it cannot be replaced by words alone.
 
@@ -156,7 +182,7 @@ def _body_of_call(chat: Chat, text: str, number: int, mark: str) -> Span:
     other[number] = {**messages[number], "tool_calls": calls}
     written = chat.with_messages(other).write()
     end = len(text) - _alike(text[::-1], written[::-1])
-    special = special_tokens(chat.tokenizer)
+    special = chat.tokenizer.special
     after = special.search(text, max(begin, end)) if special else None
     return begin, after.start() if after else max(begin, end)
 
@@ -201,7 +227,7 @@ def _closing(chat: Chat, text: str, last: Span | None, mark: str) -> str:
     if last is None or "tool_calls" in chat.messages[-1]:
         with suppress(Unusable):
             rest = chat.with_messages([*before, _marked(mark)]).write().partition(mark)[2]
-    special = special_tokens(chat.tokenizer)
+    special = chat.tokenizer.special
     found = special.search(rest) if special else None
     return rest[: found.end()] if found else ""
 

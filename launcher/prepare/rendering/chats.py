@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from launcher.prepare.rendering.answers import find_answers
-from launcher.prepare.rendering.rendered import Offsets, Rendered, Span, labelled, tokenize
+from tokenizers import Encoding
+
+from adapters.light_tokenizer import LightTokenizer
+from launcher.prepare.rendering.answers import check_calls, find_answers
+from launcher.prepare.rendering.rendered import Offsets, Rendered, Span, labelled
 from launcher.prepare.rendering.written import Chat, check_no_special
 from launcher.prepare.shapes.sample import Message
 from launcher.prepare.unusable import Unusable
@@ -15,14 +18,16 @@ from trainer.shards import IGNORED
 
 
 def render_chat(
-    tokenizer: Any,
+    tokenizer: LightTokenizer,
     messages: Sequence[Message],
     *,
     tools: Sequence[dict[str, Any]] | None = None,
     images: Sequence[str] = (),
+    longest: int | None = None,
 ) -> Rendered:
     """A chat with its loss on what the assistant says, the end of its turn included, but for the
-    messages that say `train: False`.
+    messages that say `train: False`. Of what comes after `longest` tokens it may be left out what
+    is learnt: to find that takes a writing of the chat for each answer.
 
     The ids are those of the template's text. Where no special token ends the last turn the
     tokenizer's end token is put there, or a model would never learn to stop. Raises `Unusable` when
@@ -30,18 +35,21 @@ def render_chat(
     """
     chat = Chat(tokenizer=tokenizer, messages=messages, tools=tools, has_images=bool(images))
     check_no_special(chat)
-    text = chat.write()
+    text, marked = chat.write_marked()
     if images and "{'type': 'image'" in text:
         raise Unusable("chat template refuses", "it has no place for images")
-    ids, offsets = tokenize(tokenizer, text, special=False)
+    check_calls(chat, text)
+    found = tokenizer.backend.encode(text, special=False)
+    ids = found.ids
     if not ids:
         raise Unusable("empty", "the template writes nothing")
-    if chat.marks_answers():
-        labels = _by_template(chat, text, ids, offsets)
+    if marked is not None:
+        labels = _by_template(chat, text, found, marked)
         return Rendered(input_ids=ids, labels=labels, images=list(images))
-    answers = find_answers(chat, text)
+    until = found.offsets[longest][0] if longest is not None and longest < len(ids) else None
+    answers = find_answers(chat, text, until)
     learnt = [span for number, span in answers.spans.items() if messages[number].get("train", True)]
-    labels = labelled(ids, offsets, learnt)
+    labels = labelled(ids, found.offsets, learnt)
     if not answers.ended and tokenizer.eos_token_id is not None:
         is_learnt = messages[-1].get("train", True)
         ids.append(tokenizer.eos_token_id)
@@ -49,10 +57,11 @@ def render_chat(
     return Rendered(input_ids=ids, labels=labels, images=list(images))
 
 
-def _by_template(chat: Chat, text: str, ids: list[int], offsets: Offsets) -> list[int]:
+def _by_template(chat: Chat, text: str, found: Encoding, marked: Sequence[Span]) -> list[int]:
     """What the template marks by `{% generation %}`, without the runs of it that are answers from
     which nothing is learnt."""
-    mask = chat.marked()
+    ids, offsets = found.ids, found.offsets
+    mask = _mask(found, marked)
     if any(not message.get("train", True) for message in chat.messages):
         spans = find_answers(chat, text).spans
         unlearnt = [
@@ -61,6 +70,19 @@ def _by_template(chat: Chat, text: str, ids: list[int], offsets: Offsets) -> lis
         mask = _without(mask, offsets, unlearnt)
     labels = [token if said else IGNORED for token, said in zip(ids, mask, strict=True)]
     return [IGNORED, *labels[1:]]
+
+
+def _mask(found: Encoding, spans: Sequence[Span]) -> list[int]:
+    """For each token whether it is of a span (1) or not (0), as `apply_chat_template` of
+    transformers has it in its `assistant_masks`."""
+    mask = [0] * len(found.ids)
+    for begin, end in spans:
+        first, last = found.char_to_token(begin), found.char_to_token(end - 1)
+        if first is None:
+            break
+        after = last + 1 if last is not None else len(mask)
+        mask[first:after] = [1] * (after - first)
+    return mask
 
 
 def _without(mask: list[int], offsets: Offsets, spans: Sequence[Span]) -> list[int]:
@@ -75,12 +97,14 @@ def _without(mask: list[int], offsets: Offsets, spans: Sequence[Span]) -> list[i
 
 
 def token_ids(
-    tokenizer: Any,
+    tokenizer: LightTokenizer,
     messages: Sequence[Message],
     *,
     tools: Sequence[dict[str, Any]] | None = None,
     prompt: bool = False,
+    has_images: bool = False,
 ) -> list[int]:
     """A chat as token ids; with `prompt`, up to where the assistant's answer begins."""
-    chat = Chat(tokenizer=tokenizer, messages=messages, tools=tools)
-    return list(tokenizer(chat.write(prompt=prompt), add_special_tokens=False)["input_ids"])
+    chat = Chat(tokenizer=tokenizer, messages=messages, tools=tools, has_images=has_images)
+    [ids] = tokenizer.backend.ids_of([chat.write(prompt=prompt)], special=False)
+    return ids

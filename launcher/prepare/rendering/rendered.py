@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from launcher.prepare.unusable import Unusable
-from recipes.errors import BaseModelError
 from trainer.shards import IGNORED
 
 Span = tuple[int, int]
@@ -57,27 +55,6 @@ class Rendered:
         )
 
 
-def tokenize(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], Offsets]:
-    """Token ids of a text and where in it each token stands; with `special`, the tokens that the
-    tokenizer puts around a text.
-
-    Raises `BaseModelError` for a tokenizer that cannot say where its tokens stand.
-    """
-    if not tokenizer.is_fast:
-        raise BaseModelError(
-            f"{tokenizer.name_or_path}: {type(tokenizer).__name__} does not tell where in a text a "
-            "token stands, so what is learnt cannot be marked. Give the base a tokenizer.json"
-        )
-    # The tokenizer's own call makes lists of other things, and takes half as long again.
-    backend = tokenizer.backend_tokenizer
-    if backend.truncation is not None:
-        backend.no_truncation()
-    if backend.padding is not None:
-        backend.no_padding()
-    found = backend.encode(text, add_special_tokens=special)
-    return found.ids, found.offsets
-
-
 def labelled(ids: Sequence[int], offsets: Offsets, spans: Sequence[Span]) -> list[int]:
     """The label of each token: itself where it stands for a character of a span, else `IGNORED`.
 
@@ -100,6 +77,7 @@ def labelled(ids: Sequence[int], offsets: Offsets, spans: Sequence[Span]) -> lis
 
 def check_learnt(rendered: Rendered) -> Rendered:
     """The same. Raises `Unusable` when nothing would be learnt from it."""
-    if rendered.supervised == 0:
+    # The last token of a text is learnt, and to see that is quicker than to count them all.
+    if rendered.labels[-1:] in ([], [IGNORED]) and rendered.supervised == 0:
         raise Unusable("no supervised token", f"{len(rendered.input_ids)} tokens")
     return rendered

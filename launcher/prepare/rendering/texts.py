@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-from launcher.prepare.rendering.rendered import Cut, Offsets, Rendered, labelled, tokenize
+from adapters.light_tokenizer import LightTokenizer
+from launcher.prepare.rendering.rendered import Cut, Offsets, Rendered, labelled
 from launcher.prepare.unusable import Unusable
 from trainer.shards import IGNORED
 
@@ -19,29 +17,45 @@ _BEFORE_SPACE = re.compile(r"[.!?][\"'”’)]*$")
 _LOOKED_AT = 8
 
 
-def render_text(tokenizer: Any, text: str, prompt: str = "") -> Rendered:
+def render_text(tokenizer: LightTokenizer, text: str, prompt: str = "") -> Rendered:
     """A text with its end token, the loss on every token but the first; of what follows a prompt,
     on that alone. Raises `Unusable` when it is no token."""
-    ids, offsets = tokenize(tokenizer, prompt + text, special=True)
+    found = tokenizer.backend.encode(prompt + text, special=True)
+    ids = found.ids
+    if not prompt:
+        return text_of(tokenizer, ids)
+    _check_some(ids)
+    end = tokenizer.eos_token_id
+    labels = labelled(ids, found.offsets, [(len(prompt), len(prompt) + len(text))])
+    # A token after the text, which the tokenizer puts there, is predicted as well.
+    labels = [*labels[:-1], ids[-1] if ids[-1] == end else labels[-1]]
+    return _ended(ids, labels, end)
+
+
+def text_of(tokenizer: LightTokenizer, ids: list[int]) -> Rendered:
+    """The same of a text without a prompt, from its token ids."""
+    _check_some(ids)
+    return _ended(ids, [IGNORED, *ids[1:]], tokenizer.eos_token_id)
+
+
+def _check_some(ids: list[int]) -> None:
     if not ids:
         raise Unusable("empty", "the tokenizer makes no token of it")
-    if prompt:
-        labels = labelled(ids, offsets, [(len(prompt), len(prompt) + len(text))])
-        # A token after the text, which the tokenizer puts there, is predicted as well.
-        labels = [*labels[:-1], ids[-1] if ids[-1] == tokenizer.eos_token_id else labels[-1]]
-    else:
-        labels = [IGNORED, *ids[1:]]
-    if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
-        ids.append(tokenizer.eos_token_id)
-        labels.append(tokenizer.eos_token_id)
+
+
+def _ended(ids: list[int], labels: list[int], end: int | None) -> Rendered:
+    if end is not None and ids[-1] != end:
+        ids.append(end)
+        labels.append(end)
     return Rendered(input_ids=ids, labels=labels)
 
 
-def split_text(tokenizer: Any, text: str, length: int) -> list[Rendered]:
+def split_text(tokenizer: LightTokenizer, text: str, length: int) -> list[Rendered]:
     """A text in pieces of up to `length` tokens that together are the text: cut after lines and
     sentences where one ends in the second half of a piece. What the tokenizer puts before a text
     stands before each piece; only the last has the end token."""
-    ids, offsets = tokenize(tokenizer, text, special=True)
+    found = tokenizer.backend.encode(text, special=True)
+    ids, offsets = found.ids, found.offsets
     first = next((n for n, (begin, end) in enumerate(offsets) if end > begin), 0)
     last = next((n for n in range(len(ids), 0, -1) if offsets[n - 1][1] > offsets[n - 1][0]), 0)
     before, after = ids[:first], ids[last:]
@@ -81,33 +95,24 @@ def _cut_before(text: str, offsets: Offsets, begin: int, end: int) -> int:
 
 
 def render_classified(
-    tokenizer: Any, text: str, text_pair: str | None, length: int, too_long: str
+    tokenizer: LightTokenizer, text: str, text_pair: str | None, length: int, too_long: str
 ) -> Rendered:
     """A text to classify, or a pair of texts, with the tokenizer's special tokens; no labels.
     Raises `Unusable`."""
-    found = tokenizer(text, text_pair, verbose=False)
-    tokens = len(found["input_ids"])
+    pair = tokenizer.backend.pair
+    ids, types = pair(text, text_pair)
+    tokens = len(ids)
     cuts: tuple[Cut, ...] = ()
     if tokens > length:
         if too_long not in ("truncate", "truncate_left"):
             raise Unusable("too long", f"{tokens} tokens")
-        side = "left" if too_long == "truncate_left" else "right"
-        # The tokenizer's own truncation keeps its special tokens, and cuts the longer of two.
-        with _cutting(tokenizer, side):
-            found = tokenizer(text, text_pair, truncation=True, max_length=length)
-        how = "cut at the beginning" if side == "left" else "cut at the end"
-        cuts = (Cut(how=how, tokens=tokens - len(found["input_ids"])),)
-    types = found.get("token_type_ids") or [] if text_pair is not None else []
+        if too_long == "truncate_left":
+            ids, types = pair(text, text_pair, length, "left")
+            how = "cut at the beginning"
+        else:
+            ids, types = pair(text, text_pair, length, "right")
+            how = "cut at the end"
+        cuts = (Cut(how=how, tokens=tokens - len(ids)),)
     return Rendered(
-        input_ids=list(found["input_ids"]), labels=[], token_types=list(types), cuts=cuts
+        input_ids=ids, labels=[], token_types=types if text_pair is not None else [], cuts=cuts
     )
-
-
-@contextmanager
-def _cutting(tokenizer: Any, side: str) -> Iterator[None]:
-    before = tokenizer.truncation_side
-    tokenizer.truncation_side = side
-    try:
-        yield
-    finally:
-        tokenizer.truncation_side = before

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError
 
+from adapters.light_tokenizer import LightTokenizer
 from adapters.tokenizer import read_template
+from launcher.prepare.rendering.rendered import Span
 from launcher.prepare.shapes.sample import Message, texts_of
 from launcher.prepare.unusable import Unusable
 from recipes.errors import DataError
@@ -34,7 +35,7 @@ _CLOCK = (
 class Chat:
     """Messages, the tools they may call, and the tokenizer whose template writes them."""
 
-    tokenizer: Any
+    tokenizer: LightTokenizer
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] | None = None
     has_images: bool = False
@@ -47,49 +48,53 @@ class Chat:
 
         Raises `Unusable` with what the template says when it takes no such chat.
         """
-        text: str = self._apply(add_generation_prompt=prompt, tokenize=False)
-        return text
+        return self._write(prompt=prompt, marked=False)[0]
 
-    def marked(self) -> list[int]:
-        """Of a template that marks answers, for each token whether it is one (1) or not (0)."""
-        return list(
-            self._apply(return_dict=True, return_assistant_tokens_mask=True)["assistant_masks"]
-        )
+    def write_marked(self) -> tuple[str, list[Span] | None]:
+        """Its text, and what in it is the assistant's where the template says that itself, by
+        `{% generation %}`; None where it does not. Raises `Unusable` likewise."""
+        return self._write(prompt=False, marked=True)
 
-    def _apply(self, **options: Any) -> Any:
+    def _write(self, *, prompt: bool, marked: bool) -> tuple[str, list[Span] | None]:
+        # Takes half a second once in a process, and no torch.
+        from transformers.utils import chat_template_utils
+
+        fill: Any = chat_template_utils.render_jinja_template
         try:
-            template = self._template()
-            return self.tokenizer.apply_chat_template(
-                self._given(),
+            if not self.messages:
+                raise ValueError("it is empty")
+            template = self.tokenizer.template(self.tools)
+            marks = marked and _GENERATION.search(template) is not None
+            [text], found = fill(
+                conversations=[self._given()],
                 tools=list(self.tools) if self.tools else None,
                 chat_template=_CLOCK + template if "strftime_now" in template else template,
-                **options,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=marks,
+                **self.tokenizer.named_tokens,
             )
         except Exception as error:  # templates raise what they like, jinja2.TemplateError mostly
             told = str(error).splitlines() or [type(error).__name__]
             raise Unusable("chat template refuses", told[0]) from error
-
-    def _template(self) -> str:
-        found: str = self.tokenizer.get_chat_template(tools=self.tools)
-        return found
+        return text, found[0] if marks else None
 
     def _given(self) -> list[Message]:
-        """The messages as a template is given them. Where there are images every content is a
-        list, as templates of such models expect it."""
+        """The messages as a template is given them: without what is None, which many write as a
+        word. Where there are images every content is a list, as templates of such models expect
+        it."""
         return [
-            {key: self._content(value) if key == "content" else value for key, value in own.items()}
+            {
+                key: self._content(value) if key == "content" else value
+                for key, value in message.items()
+                if key != "train" and value is not None
+            }
             for message in self.messages
-            for own in [{key: value for key, value in message.items() if key != "train"}]
         ]
 
     def _content(self, content: Any) -> Any:
         if self.has_images and isinstance(content, str):
             return [{"type": "text", "text": content}]
         return content
-
-    def marks_answers(self) -> bool:
-        """Whether the template says itself what is the assistant's, by `{% generation %}`."""
-        return _GENERATION.search(self._template()) is not None
 
 
 def check_template(file: str) -> None:
@@ -104,18 +109,10 @@ def check_template(file: str) -> None:
         ) from error
 
 
-@lru_cache(maxsize=4)
-def special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
-    """Finds the special tokens of a tokenizer in a text, the longest where several begin."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    found = sorted({*added, *tokenizer.all_special_tokens} - {""}, key=lambda t: (-len(t), t))
-    return re.compile("|".join(map(re.escape, found))) if found else None
-
-
 def check_no_special(chat: Chat) -> None:
     """Raises `Unusable` when a message, a call or a tool spells a special token, such as
     `<|im_end|>`: the tokenizer would read it as that token, and the chat would end there."""
-    special = special_tokens(chat.tokenizer)
+    special = chat.tokenizer.special
     if special is None:
         return
     for where, text in _said(chat):

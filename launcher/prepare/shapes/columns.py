@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from launcher.prepare.unusable import Unusable
@@ -60,7 +60,7 @@ class Columns:
 
     def renamed(self, names: Mapping[str, str]) -> Columns:
         """The same row with these names for the columns that have not been given one."""
-        return replace(self, names={**names, **self.names})
+        return Columns(row=self.row, names={**names, **self.names} if self.names else names)
 
     def told(self) -> str:
         """The row's columns, for a message."""
@@ -84,7 +84,8 @@ def look_up(row: Mapping[str, Any], name: str, otherwise: Any) -> Any:
 
 def columns_of(row: Mapping[str, Any], data: Data, source: Source | None) -> Columns:
     """A row with the names that its source, or else the recipe, gives its columns."""
-    return Columns(row=row, names={**data.columns, **(source.columns if source else {})})
+    theirs = source.columns if source is not None else {}
+    return Columns(row=row, names={**data.columns, **theirs} if theirs else data.columns)
 
 
 def plain_json(value: Any, reason: str, what: str) -> Any:

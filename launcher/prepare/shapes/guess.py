@@ -70,8 +70,12 @@ class Recognised:
 
     shape: Shape
     columns: Columns
-    by: tuple[str, ...]
-    """The columns that told it, as the row calls them."""
+    tell: Tell
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The columns that told it, as the row calls them."""
+        return tuple(map(self.columns.name_of, self.tell.columns))
 
 
 def recognise(
@@ -86,8 +90,7 @@ def recognise(
     tell = _told_by(columns, shape, recipe.task, asked)
     if tell is None:
         raise Unusable("no known column", columns.told())
-    named = columns.renamed(tell.columns)
-    return Recognised(shape=tell.shape, columns=named, by=tuple(map(named.name_of, tell.columns)))
+    return Recognised(shape=tell.shape, columns=columns.renamed(tell.columns), tell=tell)
 
 
 def _told_by(columns: Columns, shape: Shape, task: str, asked: bool) -> Tell | None:

@@ -76,7 +76,7 @@ def _cleaned_sample(
     else:
         found = recognise(columns, recipe, source, asked=asked)
         sample = MAKERS[found.shape](found.columns, keep_image)
-        sample = changed_together(sample.map_texts, cleaner.clean)
+        sample = sample.with_texts(cleaner.clean)
         if not asked:
             _check_labels(found.shape, sample, found.columns, recipe.data)
     if sample.messages is not None:
@@ -101,8 +101,10 @@ def _check_labels(shape: str, sample: Sample, columns: Columns, data: Data) -> N
 
 def _check_characters(sample: Sample) -> None:
     """JSON can hold halves of characters, which no file of text can."""
+    beside = (sample.label, sample.labels, sample.tools, sample.images)
+    is_text = sample.is_one_text and all(value is None for value in beside)
     try:
-        sample.to_json().encode("utf-8")
+        (sample.text or "" if is_text else sample.to_json()).encode("utf-8")
     except UnicodeEncodeError as error:
         raise Unusable("half a character", f"{error.object[error.start]!r}") from error
 
@@ -117,6 +119,8 @@ def _as_task_has_it(sample: Sample, recipe: Recipe) -> Sample:
     if answer is None:
         return sample
     assert sample.text is not None
+    if not sample.text.strip():
+        raise Unusable("empty")
     return Sample(messages=as_chat(sample.text, answer, recipe.data.system))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from launcher.prepare.shapes.columns import Columns
@@ -36,14 +37,21 @@ def prompted(columns: Columns, data: Data, clean: Clean, keep: KeepImage, *, ask
     the same wherever the row stands, and the same when it is asked without its answer. Raises
     `Unusable` when a column is not there or holds no text.
     """
+
+    # A filter looks at all texts of a row together, so each column is cleaned once, however many
+    # prompts name it.
+    @cache
+    def value(name: str) -> str:
+        return _value(columns, name, clean)
+
     names = [name for prompt in data.prompt for name in variables(prompt)]
-    values = {name: _value(columns, name, clean) for name in names}
+    values = {name: value(name) for name in names}
     prompt = data.prompt[_choice(values, len(data.prompt))]
     text: Any = fill(prompt, values.__getitem__)
     images = images_of(columns.get("images"), keep) or images_of(columns.get("image"), keep)
     if images:
         text = [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
-    answer = _answer(columns, data, clean, asked=asked)
+    answer = _answer(columns, data, value, asked=asked)
     return Sample(messages=as_chat(text, answer, data.system), images=images or None)
 
 
@@ -52,14 +60,16 @@ def _choice(values: dict[str, str], count: int) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) % count
 
 
-def _answer(columns: Columns, data: Data, clean: Clean, *, asked: bool) -> str | None:
+def _answer(
+    columns: Columns, data: Data, value_of: Callable[[str], str], *, asked: bool
+) -> str | None:
     if data.answer is not None:
         missing = [name for name in variables(data.answer) if columns.get(name) is None]
         if asked and missing:
             return None
-        return fill(data.answer, lambda name: _value(columns, name, clean))
+        return fill(data.answer, value_of)
     found = next((name for name in _ANSWERS if columns.get(name) is not None), None)
-    return _value(columns, found, clean) if found is not None else None
+    return value_of(found) if found is not None else None
 
 
 def _value(columns: Columns, name: str, clean: Clean) -> str:

@@ -100,6 +100,25 @@ class Sample:
             rejected=chat(rejected) if isinstance(rejected, list) else changed(rejected),
         )
 
+    def with_texts(self, change: Callable[[Sequence[str]], Sequence[str]]) -> Sample:
+        """The same with all of its texts changed at once."""
+        if self.is_one_text:  # most samples are, and this is quicker
+            assert self.text is not None
+            return Sample(
+                text=change([self.text])[0],
+                label=self.label,
+                labels=self.labels,
+                tools=self.tools,
+                images=self.images,
+            )
+        return changed_together(self.map_texts, change)
+
+    @property
+    def is_one_text(self) -> bool:
+        """Whether it is a text alone, which may have labels."""
+        others = (self.messages, self.prompt, self.text_pair, self.rejected)
+        return self.text is not None and all(other is None for other in others)
+
     @property
     def only_prepared(self) -> Shape | None:
         """The shape of a sample that can be prepared but not trained on yet; None of others."""

@@ -14,7 +14,7 @@ from recipes.problem import Problem, did_you_mean
 class CleaningStep:
     """One step; each text of a row goes through all of them in the recipe's order."""
 
-    described: ClassVar[str] = "the name of a step, or with its options (below)"
+    described: ClassVar[str] = "the name of a step, or with its options"
 
     paths: ClassVar[tuple[str, ...]] = ()
     """Options that hold paths."""

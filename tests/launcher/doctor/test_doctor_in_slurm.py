@@ -11,10 +11,10 @@ import pytest
 from chaos.workplace import make_workplace
 
 from lab.init import PRIVATE
-from lab.lab import Lab, wait_until
+from lab.lab import PATIENCE_S, Lab, wait_until
 from lab.machine import Machine
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 JOB = ["cluster.kind=slurm", "cluster.workers=3", "slurm.nodes=3", "slurm.partition=main"]
@@ -29,9 +29,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def doctor(lab: Lab, workplace: Path, *more: str, status: int) -> dict[str, Any]:
     """The report of a doctor that is asked for on `control`; nothing of it is left anywhere."""
     command = [SHOAL, "doctor", "--json", "tiny.yaml", *JOB, *more]
-    done = lab.control.run(command, cwd=workplace, timeout_s=400, check=False)
+    done = lab.control.run(command, cwd=workplace, timeout_s=PATIENCE_S, check=False)
     assert done.returncode == status, done.stdout + done.stderr
-    wait_until(lambda: not any(machine.processes() for machine in lab.machines), 30)
+    wait_until(lambda: not any(machine.processes() for machine in lab.machines), 90)
     assert [machine.shared_memory() for machine in lab.machines] == [[], [], []]
     assert list((workplace / "runs" / ".doctor").iterdir()) == []
     report: dict[str, Any] = json.loads(done.stdout)
@@ -93,7 +93,7 @@ def test_the_odd_one_is_named_and_can_be_left_out(lab: Lab, workplace: Path):
 def test_a_node_that_does_not_come_is_named(lab: Lab, workplace: Path):
     for machine in lab.machines[:2]:
         wrapped_shoal(machine)
-    own = [f"slurm.shoal={PRIVATE}/shoal", "cluster.form_s=15", "--no-network"]
+    own = [f"slurm.shoal={PRIVATE}/shoal", "cluster.form_s=30", "--no-network"]
     report = doctor(lab, workplace, *own, status=1)
     assert ("n3", "has not come within cluster.form_s") in errors_of(report)
     assert report["leave_out"] == ["n3"]
@@ -101,7 +101,7 @@ def test_a_node_that_does_not_come_is_named(lab: Lab, workplace: Path):
 
 def test_a_job_without_a_report_says_why(lab: Lab, workplace: Path):
     command = [SHOAL, "doctor", "tiny.yaml", *JOB, "slurm.shoal=/no/such/shoal"]
-    done = lab.control.run(command, cwd=workplace, timeout_s=120, check=False)
+    done = lab.control.run(command, cwd=workplace, timeout_s=PATIENCE_S, check=False)
     assert done.returncode == 1
     assert "ended without a report (FAILED): the last it printed" in done.stderr
     assert "/no/such/shoal" in done.stderr

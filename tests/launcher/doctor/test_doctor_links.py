@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
+from launcher.doctor import network
 from launcher.doctor.links import Link, check_links, rounds, speed_text, time_text
 
 NODES = ["a", "b", "c", "d", "e", "f"]
@@ -118,3 +120,22 @@ def test_texts():
     assert speed_text(12.44e9) == "12.4 GB/s"
     assert speed_text(118.4e6) == "118 MB/s"
     assert time_text(0.000123) == "0.12 ms"
+
+
+def test_nobody_waits_for_another_that_imports_torch(monkeypatch: pytest.MonkeyPatch):
+    """That may take longer than a pair has to meet."""
+    said: list[str] = []
+
+    class Peer:
+        """Notes what it is asked."""
+
+        def __getattr__(self, name: str) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda *_, **__: said.append(name) or 1.0)
+
+    made = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=Peer))
+    monkeypatch.setattr(network, "Peer", made)
+    monkeypatch.setattr(network, "on", lambda node: node)
+    monkeypatch.setattr(network, "answers", lambda pending, timeout_s: dict(pending))
+    speeds = network._speeds(["a", "b", "c"], gpu=False, progress=lambda *_: None)
+    assert set(speeds.values()) == {1.0}
+    assert said[:4] == ["make_ready"] * 3 + ["open"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from chaos.workplace import make_workplace
 
-from lab.lab import Lab
+from lab.lab import PATIENCE_S, Lab
 from lab.ray_cluster import RayCluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 
@@ -27,7 +27,7 @@ def doctor(cluster: RayCluster, workplace: Path, *more: str, status: int) -> dic
     place = ["cluster.kind=ray", f"cluster.address={cluster.address}"]
     command = [SHOAL, "doctor", "--json", "tiny.yaml", *place, *more]
     done = cluster.head.run(
-        command, env=cluster.environment, cwd=workplace, timeout_s=400, check=False
+        command, env=cluster.environment, cwd=workplace, timeout_s=PATIENCE_S, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
@@ -48,7 +48,7 @@ def test_nodes_and_the_pairs_of_them(lab: Lab, workplace: Path):
 def test_a_node_that_does_not_answer_is_named(lab: Lab, workplace: Path):
     """Stopped, not dead: its raylet takes what it is sent, and does nothing. (nsenter, below which
     the others run, stops with what it has started, and does not go on with it.)"""
-    with RayCluster(lab, lab.machines, quick=False) as cluster:
+    with RayCluster(lab, lab.machines, settings={}) as cluster:
         (raylet,) = [one for one in lab.machines[2].processes() if one.name() == "raylet"]
         raylet.suspend()
         try:

@@ -9,8 +9,15 @@ import pytest
 
 from launcher.doctor.facts import Gpu, NodeFacts, Room
 from launcher.doctor.findings import Finding
-from launcher.doctor.recipe_checks import Needs, check_recipe, machine_of, uses_gpu
+from launcher.doctor.recipe_checks import (
+    Needs,
+    check_missing,
+    check_recipe,
+    machine_of,
+    uses_gpu,
+)
 from launcher.plan.memory import RAY_BYTES, Memory
+from recipes.base import Base
 from recipes.cluster import Cluster
 from support.jobs import recipe
 
@@ -55,6 +62,28 @@ def found(*nodes: NodeFacts, **needs: Any) -> list[Finding]:
 def only(*nodes: NodeFacts, **needs: Any) -> Finding:
     (one,) = found(*nodes, **needs)
     return one
+
+
+@pytest.mark.parametrize(
+    ("why", "source", "severity"),
+    [
+        (
+            "base.source = org/model: is no folder, and has not been downloaded",
+            "org/model",
+            "warning",
+        ),
+        ("base.source = /m: there is no such folder.", "/m", "error"),
+        ("data.train = /rows.jsonl: there is no such file.", "/m", "error"),
+        ("data.train: there are no rows in its files", "/m", "error"),
+        ("data.train: none of the first rows can be trained on. /a row 1: empty", "/m", "warning"),
+    ],
+)
+def test_what_a_plan_lacks(why: str, source: str, severity: str):
+    """An error is what would end a run."""
+    asked = dataclasses.replace(recipe(), base=Base(source=source))
+    assert list(check_missing(asked, [why])) == [
+        Finding(node=None, what=why, remedy="", severity=severity)
+    ]
 
 
 def test_enough_of_everything():

@@ -115,10 +115,10 @@ def test_a_run_without_a_plan_is_told_so(workplace: Path, tmp_path: Path):
 def test_prepared_rows_are_found_by_their_content_and_counted(workplace: Path, tmp_path: Path):
     from adapters.base_ref import locate
     from launcher.plan.rows import count_rows
-    from launcher.prepare.digests import Digests, hash_here
     from launcher.prepare.found import look_for_prepared
     from launcher.prepare.key import prepared_key
-    from launcher.prepare.sources import find_sources
+    from launcher.prepare.sources.digests import Digests, hash_here
+    from launcher.prepare.sources.source import find_sources
     from recipes.load import load
 
     recipe = load(workplace / "tiny.yaml", [f"storage.cache={tmp_path}"]).recipe

@@ -17,13 +17,14 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from adapters.light_tokenizer import leave_tokenizer
 from adapters.tokenizer import load_tokenizer
 from launcher.chosen import choose, opening_of
 from launcher.predict import prediction
 from launcher.predict.answering import Answerer, Answering
 from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.predict.prediction import Wanted, check_target, crew, predict, slices
-from launcher.prepare.sources import Source, Unit
+from launcher.prepare.sources.source import Source, Unit
 from launcher.questions import units_of, way_of_texts
 from recipes import data as recipe_data
 from recipes.cluster import Cluster
@@ -160,12 +161,14 @@ def ask_here(
     """Both stages in this process, without Ray: of each slice what a worker hands back."""
     [chosen] = choose([str(run)], overrides, print)
     opening = opening_of(chosen.recipe, [chosen])
+    leave_tokenizer(
+        work / "tokenizer", opening.folder, chosen.recipe.base.new_tokens, opening.chat_template
+    )
     asking = Asking(
         recipe=chosen.recipe,
-        tokenizer_folder=str(opening.folder),
+        tokenizer_folder=work / "tokenizer",
         work=work,
         way=way_of_texts(chosen.recipe, has_template=True, tell=print),
-        chat_template=opening.chat_template,
         choices=tuple(chosen.recipe.evaluate.choices) if choices else (),
         positions=256,
         max_new_tokens=6,

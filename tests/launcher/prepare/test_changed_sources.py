@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.prepare.mixture import check_takes
 from launcher.prepare.pipeline import prepare
 from launcher.prepare.reading import read
-from launcher.prepare.sources import find_sources
-from launcher.prepare.units import units
-from recipes.data import Data, Source
+from launcher.prepare.sources.source import find_sources
+from launcher.prepare.sources.units import units
+from launcher.prepare.stages.mixture import check_takes
+from recipes.data import Data, Source, steps
 from recipes.errors import DataError
 from support.prepared import recipe, write
 
@@ -46,6 +46,7 @@ def test_a_unit_of_another_version_is_not_read(
     tmp_path: Path, name: str, change: Callable[[Path], None], said: str
 ) -> None:
     file = write(tmp_path / name, ROWS)
+    os.utime(file, (0, 0))  # a kernel's clock for files may stand still for ten milliseconds
     parts = units(find_sources(Data(train=[Source(path=str(file))]), tmp_path), 2000)
     change(file)
     with pytest.raises(DataError, match=rf"{file}: {said}"):
@@ -72,6 +73,24 @@ def test_a_source_that_grows_is_not_kept_under_the_key_of_what_it_was(
     assert not list((tmp_path / "prepared").iterdir())
     prepared = prepare(chosen, base_folder=llama, cache=tmp_path, progress=grow)
     assert prepared.manifest["rows_read"] == len(ROWS) + 1
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_rows_cleaned_by_another_step_are_not_kept_under_the_key_of_the_one_before(
+    llama: Path, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.jsonl", ROWS)
+    words = tmp_path / "words.txt"
+    words.write_text("w1\n")
+
+    def edit(name: str, done: int, total: int, *, rows: int = 0) -> None:
+        if name == "cleaning":
+            words.write_text("w2\n")
+
+    chosen = recipe([Source(path=str(file))], clean=[steps.StopWords(file=str(words))])
+    with pytest.raises(DataError, match="changed while rows were cleaned"):
+        prepare(chosen, base_folder=llama, cache=tmp_path, progress=edit)
+    assert not list((tmp_path / "preparing").iterdir())
 
 
 def test_weights_that_are_too_far_apart_are_told() -> None:

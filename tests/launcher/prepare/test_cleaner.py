@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.light_tokenizer import leave_tokenizer
 from launcher.prepare.cleaning import (
     Cleaner,
     Rewriter,
@@ -92,7 +93,8 @@ def test_a_cleaner_is_built_once_for_equal_steps():
 
 
 def test_tokens_are_those_of_the_base(tmp_path: Path):
-    make_tokenizer(tmp_path)
+    make_tokenizer(tmp_path / "base")
+    leave_tokenizer(tmp_path, tmp_path / "base")
     step = steps.Tokens(min=2, max=4)
     with pytest.raises(ValueError, match="tokens was not given what it needs"):
         Cleaner([step])
@@ -118,6 +120,8 @@ def test_the_users_own_step(own: str):
     with pytest.raises(Unusable, match=r"^call .*: failed: ValueError: 101 characters$") as failed:
         clean("x" * 101, [step])
     assert not isinstance(failed.value, Dropped)
+    with pytest.raises(Unusable, match=r"^call sys:exit: failed: SystemExit: x$"):
+        clean("x", [steps.Call(function="sys:exit")])
     with pytest.raises(Unusable, match=r"number: returned no text: int$"):
         clean("x", [steps.Call(function=f"{own}:number")])
     assert clean("&lt;", [steps.Call(function="html:unescape")]) == "<"
@@ -130,6 +134,7 @@ def test_the_users_own_step(own: str):
         ("{own}:without_prefix", {"prefx": ""}, "is called with a text and the options prefx, but"),
         ("{folder}/none.py:f", {}, "none.py is not there. It must lie where all nodes see it"),
         ("{folder}/broken.py:f", {}, "broken.py cannot be imported: NameError: name 'x' is not"),
+        ("{folder}/exits.py:f", {}, "exits.py cannot be imported: SystemExit: 3"),
         ("no_such_module:f", {}, "no_such_module cannot be imported: ModuleNotFoundError"),
     ],
 )
@@ -138,6 +143,7 @@ def test_a_step_that_cannot_be_called_is_found_before_the_first_row(
 ):
     folder = Path(own).parent
     (folder / "broken.py").write_text("x")
+    (folder / "exits.py").write_text("raise SystemExit(3)")
     step = steps.Call(function=function.format(own=own, folder=folder), options=options)
     with pytest.raises(DataError, match=message.replace(".", r"\.")):
         Cleaner([step])

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from launcher.prepare.cleaning import Cleaner, lines
 from launcher.prepare.cleaning.cleaner import before_boilerplate
-from recipes.data import steps
+from launcher.prepare.sources.source import find_sources
+from launcher.prepare.sources.units import units
+from launcher.prepare.stages import counted
+from launcher.prepare.stages.cleaned import FREQUENT_LINES
+from launcher.prepare.stages.context import Context
+from recipes.base import Base
+from recipes.data import Data, Source, steps
+from recipes.recipe import Recipe
+from recipes.train import Train
 
 STEP = steps.BoilerplateLines(max_texts=3, min_characters=4)
 MENU = "首页 | 关于我们"
@@ -76,6 +86,45 @@ def test_frequent_lines_are_taken_out(tmp_path: Path):
 def test_lines_are_counted_after_the_steps_before():
     recipe = [steps.StripHtml(), steps.Characters(min=2), STEP, steps.Segment()]
     assert before_boilerplate(recipe) == recipe[:2]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"system": "You are a judge of reviews"},
+        {"prompt": ["Review: {text}\n\nGood or bad?", "{text}"]},
+        {"prompt": ["{text}"], "answer": "{text} is {label}"},
+    ],
+)
+def test_lines_are_counted_as_the_step_will_see_them(tmp_path: Path, data: dict[str, Any]):
+    """Without what the recipe and the label say around them, and as often as they stand there."""
+    rows = [
+        {
+            "text": f"{MENU}\n{'in half of the texts' if n % 2 else ''}\ntext {n}",
+            "label": "very good",
+        }
+        for n in range(30)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = Recipe(
+        name="r",
+        base=Base(source="b"),
+        data=Data(
+            train=[Source(path=str(file))],
+            clean=[steps.BoilerplateLines(max_texts=15, min_characters=4)],
+            **data,
+        ),
+        train=Train(steps=1),
+    )
+    (tmp_path / "work").mkdir()
+    context = Context(recipe=chosen, work=tmp_path / "work")
+    [unit] = units(find_sources(chosen.data, tmp_path), 2**20)
+    assert counted.count_unit(unit, context)["rows"] == 30
+    counted.leave_frequent_lines(context, 1)
+    frequent = np.load(context.work / FREQUENT_LINES)
+    assert frequent.tolist() == [lines.hash_of(MENU)]
 
 
 def test_without_the_file_the_step_is_left_out_if_that_is_meant():

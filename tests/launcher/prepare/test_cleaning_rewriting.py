@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import pytest
 
 from launcher.prepare.cleaning import clean
+from launcher.prepare.cleaning.unicode_classes import by_plane, of_categories
 from recipes.data import steps
 from recipes.data.steps import CleaningStep
 
@@ -98,6 +103,7 @@ def test_html(text: str, expected: str):
         ("(see https://en.wikipedia.org/wiki/A_(b)).", "(see <url>)."),
         ("参考：http://t.cn/x/），WWW.a.org。", "参考：<url>），<url>。"),
         ("ftp://a.b/c, http:// and httpd", "<url>, http:// and httpd"),
+        ("hTTp://a wwW.b Www.c", "<url> <url> <url>"),
         ("不是网址 awww.x", "不是网址 awww.x"),
     ],
 )
@@ -133,6 +139,61 @@ def test_emails_are_masked_by_what_is_said_and_no_template(text: str, expected: 
 )
 def test_phones_are_masked(text: str, expected: str):
     assert cleaned(text, steps.StripPhones(replacement="#")) == expected
+
+
+def by_chance(count: int) -> Iterator[str]:
+    """Texts of characters of all categories, next to each other and to themselves."""
+    chance = random.Random(5)
+    anywhere = [
+        chr(code)
+        for first, last in ((0, 0x10000), (0x10000, 0x20000), (0xE0000, 0xE0200))
+        for code in chance.sample(range(first, last), 400)
+    ]
+    frequent = (
+        "，！？：（）；…。.-_+^`~\u0301\u3099かe的x \t\n\r\x0b\x00\xad\u200d\ufeff𐄀𛲟𞻰\U000e0001"
+    )
+    for _ in range(count):
+        alphabet = chance.sample(anywhere, 4) + chance.choices(frequent, k=4)
+        yield "".join(chance.choice(alphabet) * chance.choice((1, 1, 1, 2, 4)) for _ in range(12))
+
+
+def test_what_is_done_fast_is_what_unicode_says():
+    """Most texts are only looked through, in classes of which each is of one plane."""
+    for text in by_chance(3000):
+        nfkc = unicodedata.normalize("NFKC", text)
+        assert cleaned(text, steps.NormalizeUnicode()) == nfkc
+        bare = "".join(letter for letter in text if unicodedata.category(letter)[0] != "P")
+        assert cleaned(text, steps.RemovePunctuation()) == bare
+        short = "".join(
+            letter * (min(3, length) if is_mark(letter) else length)
+            for letter, length in ((key, len(list(run))) for key, run in groupby(text))
+        )
+        assert cleaned(text, steps.CollapsePunctuation()) == short
+        lines = re.sub("\r\n|[\r\x0b\x0c\x85]", "\n", text)
+        seen = "".join(letter for letter in lines if letter in "\t\n" or not is_unseen(letter))
+        assert cleaned(text, steps.StripControl(joiners="drop")) == seen
+
+
+def is_mark(letter: str) -> bool:
+    category = unicodedata.category(letter)
+    return category[0] == "P" or category in ("Sm", "Sk")
+
+
+def is_unseen(letter: str) -> bool:
+    is_none = "\ufdd0" <= letter <= "\ufdef" or letter in "\ufffe\uffff"
+    return is_none or unicodedata.category(letter) in ("Cc", "Cf", "Cs")
+
+
+def test_classes_of_characters_are_those_of_unicode():
+    letters = [chr(code) for code in range(0x20000)]
+    for wanted in (("P",), ("P", "Sm", "Sk"), ("Cc", "Cf", "Cs")):
+        expected = [letter for letter in letters if unicodedata.category(letter).startswith(wanted)]
+        assert re.findall(f"[{of_categories(*wanted)}]", "".join(letters)) == expected
+        basic, above = by_plane(*wanted)
+        assert (
+            re.findall(f"[{basic}]", "".join(letters)) + re.findall(f"[{above}]", "".join(letters))
+            == expected
+        )
 
 
 def test_punctuation():

@@ -54,6 +54,25 @@ def test_what_jieba_would_take_apart_stays_whole():
     assert segmented(text) == f"我 喜欢 café 和 привет {family} ， ＡＢＣ cafe\u0301"
 
 
+def test_where_no_whole_word_is_looked_for_there_is_none():
+    chance = random.Random(1)
+    parts = (
+        "中文ab1_ ，·°→①é٣яかﬁ\u0301\u200c\u200d😀👍\n"
+        "\U0001f3fd\U000e0067\U00020000\U0001d165\U0001e800"
+    )
+    anywhere = [chr(code) for code in chance.sample(range(0x20000), 2000)]
+    skipped = 0
+    for alphabet in (parts, anywhere, "中文a1_，·°→😀👍\U00020000"):
+        for _ in range(2000):
+            text = "".join(chance.choices(alphabet, k=chance.randrange(1, 5)))
+            if not words._may_hold_whole()(text):
+                skipped += 1
+                assert words._whole().search(text) is None, ascii(text)
+    assert skipped > 2000
+    assert not words._may_hold_whole()("好吃😀👍，25℃·★→")
+    assert segmented("好吃😀👍，25°·★→") == "好吃 😀 👍 ， 25 ° · ★ →"
+
+
 def test_nothing_but_spaces_is_added_or_lost():
     letters = random.Random(0)
     alphabet = "中文的了酒店很好abc12 .,，。！\n\t😀\u200dé\ud800\x00\U00020000"

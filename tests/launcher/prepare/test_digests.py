@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from launcher.prepare.digests import Digests, hash_here
+from adapters.object_store import ObjectStore
 from launcher.prepare.failures import Failures
-from launcher.prepare.sources import Source, find_sources
+from launcher.prepare.sources.digests import Digests, hash_here
+from launcher.prepare.sources.source import Source, find_sources
 from recipes import data
 from recipes.errors import DataError
 
@@ -67,14 +68,46 @@ def test_a_source_is_read_once(tmp_path: Path):
     assert entries()[0] == hashlib.sha256(b"ONE").hexdigest()
 
 
-def test_what_was_just_written_is_not_remembered(tmp_path: Path):
+def test_what_was_just_written_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It could be written again before the clock of the file system ticks."""
     file = tmp_path / "a.txt"
     file.write_text("one")
+    written = file.stat().st_mtime
+    monkeypatch.setattr(time, "time", lambda: written + 1)
     digests, hashing = Digests(folder=tmp_path / "digests"), Hashing()
     for _ in range(2):
         digests.of([source(file)], digests.look([source(file)]), hashing)
     assert hashing.read == ["a.txt", "a.txt"]
+    monkeypatch.setattr(time, "time", lambda: written + 10)
+    for _ in range(2):
+        digests.of([source(file)], digests.look([source(file)]), hashing)
+    assert hashing.read == ["a.txt"] * 3
+
+
+def test_an_object_is_remembered_once_its_store_would_tell_of_a_change(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Stores tell the second in which an object was written, and no more."""
+    address = f"{bucket}/rows/a.txt"
+
+    def put(content: bytes) -> Source:
+        ObjectStore(f"{bucket}/rows").put("a.txt", content)
+        [found] = find_sources(data.Data(train=[data.Source(path=address)]), tmp_path)
+        return found
+
+    digests = Digests(folder=tmp_path / "digests")
+    begin = time.time()
+    first = put(b"one")
+    assert begin < first.settled < time.time() + 20
+    monkeypatch.setattr(time, "time", lambda: first.settled - 1)
+    digests.of([first], digests.look([first]), hash_here)
+    assert digests.look([first]) == [None]
+    second = put(b"two")  # of the same size, and perhaps in the same second
+    [entry] = digests.of([second], digests.look([second]), hash_here)
+    assert entry["sha256"] == hashlib.sha256(b"two").hexdigest()
+    monkeypatch.setattr(time, "time", lambda: second.settled + 1)
+    digests.of([second], [None], hash_here)
+    assert digests.look([second]) == [entry["sha256"]]
 
 
 def test_a_torn_note_is_no_note(tmp_path: Path):

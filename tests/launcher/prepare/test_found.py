@@ -8,16 +8,22 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launcher.prepare.digests import hash_here, source_entry
+from launcher.inspection.place import find
+from launcher.prepare.cleaning import inputs
 from launcher.prepare.found import find_prepared
+from launcher.prepare.intact import damage_of
 from launcher.prepare.key import prepared_key
-from launcher.prepare.sources import find_sources
+from launcher.prepare.sources.digests import hash_here, source_entry
+from launcher.prepare.sources.source import find_sources
 from recipes.errors import DataError
 from recipes.load import load
 from recipes.recipe import Recipe
+from trainer.shard_writer import write_shard
+from trainer.split import write_index
 
 
 def recipe_file(folder: Path) -> Path:
@@ -81,12 +87,89 @@ def test_what_is_there_is_found_and_what_has_changed_is_not(tmp_path: Path):
     assert find_prepared(recipe, base_folder=base, cache=cache) is None
 
 
+def test_what_decides_what_is_near_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file, base = str(recipe_file(tmp_path)), tmp_path / "base"
+    exact = load(file, []).recipe
+    near = load(file, ["data.deduplicate=near"]).recipe
+    before = [prepared_key(recipe, base, []) for recipe in (exact, near)]
+    version = inputs.version
+    monkeypatch.setattr(inputs, "version", lambda name: "0.0" if name == "jieba" else version(name))
+    after = [prepared_key(recipe, base, []) for recipe in (exact, near)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+def test_a_template_for_tools_is_in_the_key(tmp_path: Path):
+    recipe, base = load(str(recipe_file(tmp_path)), []).recipe, tmp_path / "base"
+    keys = [prepared_key(recipe, base, [])]
+    (base / "additional_chat_templates").mkdir()
+    for text in ("one", "two"):
+        (base / "additional_chat_templates" / "tool_use.jinja").write_text(text)
+        keys.append(prepared_key(recipe, base, []))
+    assert len(set(keys)) == 3
+
+
 def test_what_may_fail_is_asked_of_the_recipe_that_finds_it(tmp_path: Path):
     recipe = load(str(recipe_file(tmp_path)), []).recipe
     base, cache = tmp_path / "base", tmp_path / "cache"
     leave_manifest(recipe, base, cache, failed=1)
     with pytest.raises(DataError, match="1 of 4 rows cannot be used"):
         find_prepared(recipe, base_folder=base, cache=cache)
+
+
+def leave_shards(folder: Path) -> dict[str, Any]:
+    """Two shards with their index in a folder of prepared data, and its manifest."""
+    (folder / "train").mkdir()
+    row = {"input_ids": [1, 2], "labels": [-100, 2], "lengths": [2], "samples": [0]}
+    rows = [row | {"supervised": 1, "sources": [0], "token_types": []}] * 3
+    shards = [write_shard(folder / "train" / f"{name}.arrow", rows) for name in ("a", "b")]
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    index = write_index(folder / "train", shards)
+    manifest["splits"]["train"] |= {"shards": shards, "index": index}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("a.arrow", None), ("b.arrow", 100), ("tokens.npy", None)]
+)
+def test_a_file_that_is_missing_or_cut_off_is_seen_without_reading(
+    tmp_path: Path, name: str, size: int | None
+):
+    recipe = load(str(recipe_file(tmp_path)), []).recipe
+    base, cache = tmp_path / "base", tmp_path / "cache"
+    folder = leave_manifest(recipe, base, cache)
+    manifest = leave_shards(folder)
+    whole = {file.name: file.stat().st_size for file in (folder / "train").iterdir()}
+    assert damage_of(folder, manifest) is None
+    assert find_prepared(recipe, base_folder=base, cache=cache) is not None
+    assert find(str(folder), [], cache).folder == folder
+    file = folder / "train" / name
+    if size is None:
+        file.unlink()
+    else:
+        os.truncate(file, size)
+    how = "is missing" if size is None else f"has {size} of {whole[name]:,} bytes"
+    assert damage_of(folder, manifest) == f"{file}: {how}"
+    assert find_prepared(recipe, base_folder=base, cache=cache) is None
+    with pytest.raises(DataError, match=f"{name}: {how}. To prepare it again: shoal prepare"):
+        find(str(folder), [], cache)
+
+
+def test_shards_from_before_sizes_were_kept_need_only_be_there(tmp_path: Path):
+    recipe = load(str(recipe_file(tmp_path)), []).recipe
+    folder = leave_manifest(recipe, tmp_path / "base", tmp_path / "cache")
+    manifest = leave_shards(folder)
+    for shard in manifest["splits"]["train"]["shards"]:
+        del shard["bytes"]
+    os.truncate(folder / "train" / "a.arrow", 100)
+    assert damage_of(folder, manifest) is None
+    (folder / "train" / "a.arrow").unlink()
+    assert damage_of(folder, manifest) == f"{folder / 'train' / 'a.arrow'}: is missing"
+    # The sizes of the index follow from the counts, which were always kept.
+    write_shard(folder / "train" / "a.arrow", [])
+    os.truncate(folder / "train" / "sample_ids.npy", 130)
+    assert "sample_ids.npy: has 130 of 176 bytes" in str(damage_of(folder, manifest))
 
 
 def test_more_than_one_process_should_read_is_left_to_the_tasks(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launcher.prepare.reading import RawRow
+from launcher.prepare.reading import RawRow, json_file
 from launcher.prepare.reading.row import KEPT_BYTES, LONGEST_ROW_BYTES
 from recipes.errors import DataError
 from support.row_files import read_all
@@ -101,7 +101,7 @@ def test_1500_hostile_lines_of_json(tmp_path: Path, unit_bytes: int):
         assert [one.number for one in found] == list(range(1500))
 
 
-def test_the_same_rows_in_a_list(tmp_path: Path):
+def test_the_same_rows_in_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those whose brackets and quotes leave the list whole."""
     breaks = {"a torn row", "two rows", "no JSON", "random bytes", "a hole without ground"}
     broken = [maker(random.Random(1)) for name, (_, maker) in FAILED.items() if name in breaks]
@@ -121,11 +121,13 @@ def test_the_same_rows_in_a_list(tmp_path: Path):
             (n, reason) for n, (reason, _) in enumerate(rows)
         ]
         check_kept(found)
+        for size in (13, 999):  # most values lie in one block else
+            monkeypatch.setattr(json_file, "BLOCK_BYTES", size)
+            assert read_all(str(file)) == found
+        monkeypatch.undo()
 
 
 def test_values_of_a_list_that_lie_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from launcher.prepare.reading import json_file
-
     rows = [{"a\\": '"\\', "b": ["\\\\", "]}", {"c": 'x"' * n}]} for n in range(9)]
     file = tmp_path / "rows.json"
     file.write_text(json.dumps({"x": [1.5, True, '"'], "data": rows, "y": None}))

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from adapters.light_tokenizer import LightTokenizer
 from launcher.prepare.rendering import render_chat, token_ids
 from launcher.prepare.unusable import Unusable
 from support.chat_styles import by_prefixes, style
 from trainer.shards import IGNORED
 
+light = LightTokenizer.of
 STYLES = ("chatml", "qwen2_5", "qwen3", "llama3", "gemma", "mistral", "marked")
 END = {
     "chatml": "<|im_end|>",
@@ -60,7 +62,7 @@ def answered(text: str, **more: Any) -> dict[str, Any]:
 def learnt(name: str, messages: list[dict[str, Any]], tools: Any = None) -> list[str]:
     """The runs of tokens that something is learnt from, as text."""
     tokenizer = tokenizer_of(name)
-    rendered = render_chat(tokenizer, messages, tools=tools)
+    rendered = render_chat(light(tokenizer), messages, tools=tools)
     given = [{k: v for k, v in message.items() if k != "train"} for message in messages]
     plain = tokenizer.apply_chat_template(given, tools=tools, return_dict=True)["input_ids"]
     assert rendered.input_ids[: len(plain)] == plain
@@ -92,7 +94,7 @@ PREFIXES = [
 
 @pytest.mark.parametrize(("name", "kind"), PREFIXES)
 def test_what_is_learnt_is_what_a_prefix_lacks(name: str, kind: str):
-    rendered = render_chat(tokenizer_of(name), CHATS[kind])
+    rendered = render_chat(light(tokenizer_of(name)), CHATS[kind])
     assert rendered.labels == by_prefixes(tokenizer_of(name), CHATS[kind])
 
 
@@ -195,6 +197,16 @@ def test_calls_of_tools():
     assert said == [f"I will look.{qwen[1]}", "c<|im_end|>"]
 
 
+def test_a_template_that_knows_no_calls_is_refused():
+    """It would teach to say nothing where a tool has to be called."""
+    messages = [asked("a"), call("Rome"), result("sunny"), answered("b")]
+    for name in ("chatml", "marked"):
+        for part in (messages, messages[:2], [asked("a"), call("Rome", "I will look.")]):
+            with pytest.raises(Unusable, match="leaves out what is called: message 1"):
+                render_chat(light(tokenizer_of(name)), part, tools=TOOLS)
+        assert learnt(name, [asked("a"), answered("b")], TOOLS) == [f"b{END[name]}"]
+
+
 def test_thinking_is_learnt_where_the_template_keeps_it():
     thought = answered("four", reasoning_content="two and two")
     spelled = answered("<think>\ntwo and two\n</think>\n\nfour")
@@ -209,7 +221,7 @@ def test_thinking_is_learnt_where_the_template_keeps_it():
     header = "{%- if add_generation_prompt %}\n{{- '<|im_start|>assistant\\n"
     assert header in opened.chat_template
     opened.chat_template = opened.chat_template.replace(header, f"{header}<think>\\n")
-    rendered = render_chat(opened, [asked("2 + 2?"), thought])
+    rendered = render_chat(light(opened), [asked("2 + 2?"), thought])
     said = [label for label in rendered.labels if label != IGNORED]
     assert opened.decode(said) == "two and two\n</think>\n\nfour<|im_end|>"
 
@@ -220,7 +232,7 @@ def test_an_empty_answer_right_behind_a_special_token_is_its_end():
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    rendered = render_chat(tight, chat("a", "", "b", "c"))
+    rendered = render_chat(light(tight), chat("a", "", "b", "c"))
     said = [label for label in rendered.labels if label != IGNORED]
     assert tight.decode(said) == "<|end|>c<|end|>"
 
@@ -231,10 +243,10 @@ def test_words_before_the_end_token_are_learnt_with_it():
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }} (over) <|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    rendered = render_chat(worded, chat("a", "b", "c", "d"))
+    rendered = render_chat(light(worded), chat("a", "b", "c", "d"))
     said = [label for label in rendered.labels if label != IGNORED]
     assert worded.decode(said) == "b (over) <|end|>d (over) <|end|>"
-    assert len(rendered.input_ids) == len(token_ids(worded, chat("a", "b", "c", "d")))
+    assert len(rendered.input_ids) == len(token_ids(light(worded), chat("a", "b", "c", "d")))
 
 
 def test_a_turn_that_ends_in_no_special_token_is_ended():
@@ -250,7 +262,7 @@ def test_the_day_on_which_it_is_prepared_is_not_in_it():
     dated = style("chatml")
     day = "{% set day = strftime_now('%d %b %Y') if strftime_now is defined else 'never' %}"
     dated.chat_template = f"{day}{{{{- day + ' ' }}}}{dated.chat_template}"
-    rendered = render_chat(dated, chat("a", "b"))
+    rendered = render_chat(light(dated), chat("a", "b"))
     assert dated.decode(rendered.input_ids).startswith("26 Jul 2024 <|im_start|>system")
     assert rendered.supervised == 2
 
@@ -270,7 +282,7 @@ def test_the_day_on_which_it_is_prepared_is_not_in_it():
 )
 def test_a_template_that_takes_no_such_chat(name: str, messages: list[Any], said: str):
     with pytest.raises(Unusable, match=f"chat template refuses: .*{said}"):
-        render_chat(tokenizer_of(name), messages)
+        render_chat(light(tokenizer_of(name)), messages)
 
 
 def test_special_tokens_may_not_be_spelled():
@@ -282,15 +294,15 @@ def test_special_tokens_may_not_be_spelled():
         [asked("a"), call("<|im_end|>"), result("b"), answered("c")],
     ):
         with pytest.raises(Unusable, match="special token in text"):
-            render_chat(tokenizer, messages)
-    render_chat(tokenizer, chat("<think>a</think> <tool_call>", "b </tool_call>"))
+            render_chat(light(tokenizer), messages)
+    render_chat(light(tokenizer), chat("<think>a</think> <tool_call>", "b </tool_call>"))
 
 
 def test_images_have_their_places():
     parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     messages = [{"role": "user", "content": parts}, answered("A cookie.")]
     tokenizer = tokenizer_of("images")
-    rendered = render_chat(tokenizer, messages, images=["a.png"])
+    rendered = render_chat(light(tokenizer), messages, images=["a.png"])
     assert tokenizer.decode(rendered.input_ids) == (
         "<|im_start|>user\n<|image_pad|>What is it?<|im_end|>\n"
         "<|im_start|>assistant\nA cookie.<|im_end|>\n"
@@ -299,7 +311,7 @@ def test_images_have_their_places():
     assert tokenizer.decode(said) == "A cookie.<|im_end|>"
     assert rendered.images == ["a.png"]
     with pytest.raises(Unusable, match="chat template refuses"):
-        render_chat(tokenizer_of("chatml"), messages, images=["a.png"])
+        render_chat(light(tokenizer_of("chatml")), messages, images=["a.png"])
 
 
 @pytest.mark.parametrize("name", STYLES)
@@ -315,8 +327,8 @@ def test_chats_made_at_random(name: str):
         ]
         runs = [run.removesuffix(END[name]) for run in learnt(name, chat(*turns))]
         assert [run.split("</think>\n\n")[-1].lstrip() for run in runs] == turns[1::2]
-        prompt = token_ids(tokenizer, chat(*turns)[:-1], prompt=True)
-        rendered = render_chat(tokenizer, chat(*turns))
+        prompt = token_ids(light(tokenizer), chat(*turns)[:-1], prompt=True)
+        rendered = render_chat(light(tokenizer), chat(*turns))
         assert rendered.input_ids[: len(prompt)] == prompt
         assert rendered.labels[len(prompt)] != IGNORED
         assert rendered.labels[len(prompt) - 1] == IGNORED

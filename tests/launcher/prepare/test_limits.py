@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from launcher.prepare.sources import find_sources
-from launcher.prepare.units import units
+from launcher.prepare.reading import read
+from launcher.prepare.sources.source import find_sources
+from launcher.prepare.sources.units import units
 from recipes.data import Data, Source
 from support.row_files import PACKERS, WRITERS, columns_of, read_all, write
 
@@ -51,6 +52,21 @@ def test_a_limit_is_that_of_an_entry_over_all_its_files(tmp_path: Path):
     ]
 
 
+def test_rows_of_a_limit_have_the_numbers_of_their_lines(tmp_path: Path):
+    """Whatever stands behind the last row of a unit before them."""
+    lines = [f'{{"text": "{n}"}}\n' + "\n" * (n % 4) for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    source = Source(path=str(tmp_path / "rows.jsonl"), limit=19)
+    expected = [sum(line.count("\n") for line in lines[:n]) for n in range(19)]
+    for unit_bytes in (20, 33, 64, 10**6):
+        numbers, before = [], 0
+        for unit in units(find_sources(Data(train=[source]), tmp_path), unit_bytes):
+            rows = read(unit)
+            numbers += [before + row.number for row in rows]
+            before += rows.lines
+        assert numbers == expected
+
+
 def test_a_limit_is_found_without_reading_on(tmp_path: Path):
     """What comes after could not be read at all."""
     write(ROWS, tmp_path, "rows.jsonl")
@@ -59,7 +75,7 @@ def test_a_limit_is_found_without_reading_on(tmp_path: Path):
     assert len(sources) == 2
     parts = units(sources, 64)
     assert [unit.number for unit in parts] == list(range(len(parts)))
-    assert sum(unit.rows or 0 for unit in parts) == 9
+    assert sum(1 for unit in parts for _ in read(unit)) == 9
     assert parts[-1].end < sources[0].bytes
 
 
@@ -125,8 +141,8 @@ def test_memory_does_not_grow_with_the_file(
 import re
 from pathlib import Path
 from launcher.prepare.reading import read
-from launcher.prepare.sources import find_sources
-from launcher.prepare.units import units
+from launcher.prepare.sources.source import find_sources
+from launcher.prepare.sources.units import units
 from recipes.data import Data, Source
 [unit] = units(find_sources(Data(train=[Source(path={str(tmp_path / name)!r})]), Path("/")), 2**40)
 # Of this process alone; that of getrusage is at least what its parent had when it started it.

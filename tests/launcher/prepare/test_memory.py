@@ -44,11 +44,12 @@ def test_an_input_of_four_object_stores_is_prepared_in_the_memory_of_a_unit(
     recipe.write_text(json.dumps(content))  # which is YAML too
     result = tmp_path / "figures.json"
     command = ["-m", "benchmarks.prepare_on", str(recipe), "1", "2", "memory", str(result)]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=300)
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=1100)
     figures = json.loads(result.read_text())
     assert rows.stat().st_size >= 4 * STORE_BYTES
     assert figures["units"] >= 10  # of 32 MiB, the default
-    # transformers and torch take 400 MiB of it before the first row is read.
-    assert figures["task_peak_bytes"] < 800 * MIB
+    assert figures["task_peak_bytes"] < 500 * MIB
+    # Transformers and torch take 400 MiB, in one worker alone.
+    assert figures["tokenizer_peak_bytes"] < 900 * MIB
     # The object store holds names of files and reports, not rows.
     assert figures["object_store_peak_bytes"] < 8 * MIB

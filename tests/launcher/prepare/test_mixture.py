@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launcher.prepare import sources
-from launcher.prepare.judged import ranges
-from launcher.prepare.mixture import Copies, names, takes
-from launcher.prepare.runs import PREFIXES, counts, prefixes, read_run, write_run
-from launcher.prepare.tokenized import BLOCK, blocks
-from launcher.prepare.units import unit_bytes
+from launcher.prepare.sources import source
+from launcher.prepare.sources.units import unit_bytes
+from launcher.prepare.stages.judged import ranges
+from launcher.prepare.stages.mixture import Copies, names, takes
+from launcher.prepare.stages.runs import PREFIXES, counts, prefixes, read_run, write_run
+from launcher.prepare.stages.tokenized import BLOCK, blocks
 from recipes.data import Data, Source
 
 
@@ -95,11 +95,14 @@ def test_every_unit_is_in_one_block():
 
 @pytest.mark.parametrize(
     ("unit_mb", "mib", "found"),
-    [(None, 1, 8), (None, 160_000, 8), (None, 160_001, 9), (None, 2**20, 53), (3, 2**20, 3)],
+    [
+        *[(None, 1, 1), (None, 16, 1), (None, 17, 2), (None, 128, 8), (None, 160_000, 8)],
+        *[(None, 160_001, 9), (None, 2**20, 53), (3, 1, 3), (3, 2**20, 3)],
+    ],
 )
-def test_there_are_never_too_many_units(unit_mb: int | None, mib: int, found: int):
+def test_units_are_enough_to_share_and_never_too_many(unit_mb: int | None, mib: int, found: int):
     spec = Source(path="x")
-    file = sources.Source(
+    file = source.Source(
         address="/x",
         split="train",
         spec=spec,

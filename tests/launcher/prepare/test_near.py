@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from launcher.prepare import selection
-from launcher.prepare.near import PAIR, decide
-from launcher.prepare.similarity import Likeness, band_hashes, grams, jaccard, num_bands
+from launcher.prepare.shapes import Sample
+from launcher.prepare.stages import cleaned, judged, near, selection
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.near import PAIR, decide
+from launcher.prepare.stages.runs import PREFIXES
+from launcher.prepare.stages.similarity import Likeness, band_hashes, grams, jaccard, num_bands
+from recipes.base import Base
+from recipes.data import Data
+from recipes.recipe import Recipe
+from recipes.train import Train
 
 HOW = Likeness(similarity=0.8, words=3, permutations=128)
 
@@ -91,3 +100,34 @@ def test_what_is_held_out_stays_whatever_its_place():
     leak = "near duplicate of a held-out one"
     assert decided(("h9", "2"), ("2", "4")) == {2: leak, 4: leak}
     assert decided(("h9", "2"), ("h9", "h12")) == {2: leak, 12: "near duplicate"}
+
+
+def test_a_unit_of_many_samples_is_signed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The pairs that are found are the same ones."""
+    texts = [f"{'one two three four five six seven eight ' * 3}{n // 4}" for n in range(20)]
+    samples = [Sample(text=text).to_json() for text in texts]
+    recipe = Recipe(name="r", base=Base(source="b"), data=Data(train=[]), train=Train(steps=1))
+
+    def found(at_once: int) -> Any:
+        monkeypatch.setattr(near, "_SIGNED_AT_ONCE", at_once)
+        work = tmp_path / str(at_once) / "work"
+        work.mkdir(parents=True)
+        context = Context(recipe=recipe, work=work)
+        for unit, part in enumerate((samples[:15], samples[15:], [])):
+            table = pa.table(
+                {"number": list(range(len(part))), "sample": part}, schema=cleaned.SAMPLES
+            )
+            with pa.ipc.new_file(cleaned.files_of(context, unit)[0], table.schema) as writer:
+                writer.write_table(table)
+            signing = near.Signing(number=unit, num_samples=len(part))
+            report = near.sign_unit(signing, context)
+            assert len(report["files"]) == -(-len(part) // at_once)
+        every = judged.Range(number=0, begin=0, end=PREFIXES, num_units=3)
+        near.join_range(every, context)
+        return np.load(context.file(near.JOINED, 0, ".npy"))
+
+    once = found(100)
+    assert len(once) >= 19
+    assert np.array_equal(found(4), once)
+    monkeypatch.setattr(near, "_COMPARED_KEPT", 1)
+    assert np.array_equal(found(3), once)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from adapters.tokenizer import has_chat_template
-from launcher.prepare.packing import pack
-from launcher.prepare.selection import select
+from adapters.tokenizer import has_chat_template, names_end
+from launcher.prepare.stages.packing import pack
+from launcher.prepare.stages.selection import select
 
 
 def test_packing_holds_each_sample_once_and_never_overflows():
@@ -78,3 +78,14 @@ def test_whether_a_folder_has_a_chat_template(llama: Path, tmp_path: Path):
     assert has_chat_template(llama)
     (tmp_path / "tokenizer_config.json").write_text("{}")
     assert not has_chat_template(tmp_path)
+
+
+def test_whether_a_base_names_an_end_token(llama: Path, tmp_path: Path):
+    assert names_end(llama)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": null}')
+    assert not names_end(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": {"content": "</s>"}}')
+    assert names_end(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text("[torn")
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    assert names_end(tmp_path)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from launcher.prepare import places
-from launcher.prepare.sources import digest_of, find_sources
+from launcher.prepare.sources import places
+from launcher.prepare.sources.source import digest_of, find_sources
 from recipes.data import Data, Source
 from recipes.errors import DataError
 from support.row_files import columns_of, read_all, write
@@ -56,6 +56,18 @@ def test_a_folder_is_all_its_files_by_name(tmp_path: Path):
     ]
 
 
+def test_a_name_that_is_no_text_is_told(tmp_path: Path):
+    """As an archive from another system leaves names in GBK; they could not be written down."""
+    touch(tmp_path, "a.jsonl")
+    name = os.fsencode(tmp_path) + "/你好".encode("gbk")
+    Path(os.fsdecode(name + b".docx")).write_text("of no known kind")
+    assert names_of(tmp_path) == ["a.jsonl"]
+    Path(os.fsdecode(name + b".jsonl")).write_text('{"text": "a"}')
+    with pytest.raises(DataError, match=r"data.train = .*/\\udcc4\\udce3.* is not UTF-8") as error:
+        names_of(tmp_path)
+    assert str(error.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -92,7 +104,7 @@ def test_what_is_known_of_a_source(tmp_path: Path):
     os.utime(file, ns=(0, 5))
     again = find_sources(Data(train=specs[:1]), tmp_path)[0]
     assert again.stamp != first.stamp
-    assert replace(again, stamp=first.stamp) == first
+    assert replace(again, stamp=first.stamp, settled=first.settled) == first
 
 
 def test_names_that_stand_for_nothing(tmp_path: Path):
@@ -178,6 +190,11 @@ def test_a_dataset_that_was_saved_to_disk(tmp_path: Path):
     (tmp_path / "all" / "test" / "data-1-of-1.arrow").unlink()
     with pytest.raises(DataError, match=r"data-1-of-1.arrow, which state.json names, is not there"):
         read_all(f"{tmp_path}/all/test")
+    for name in ("all/dataset_dict.json", "chosen/state.json"):
+        for content in ("{", "{}", "[]"):
+            (tmp_path / name).write_text(content)
+            with pytest.raises(DataError, match=f"{Path(name).name} is not as datasets writes it"):
+                read_all(str((tmp_path / name).parent))
 
 
 def _on_s3(address: str, content: bytes) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import signal
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from launcher.prepare import stage as prepare_stage
 from launcher.prepare.found import Prepared
 from launcher.prepare.pipeline import prepare
+from launcher.prepare.stages import stage as prepare_stage
 from recipes.base import Base
-from recipes.data import Data, Source
-from recipes.errors import DataError, StorageError
+from recipes.data import Data, Source, steps
+from recipes.errors import BaseModelError, DataError, StorageError
 from recipes.evaluate import Evaluate
 from recipes.recipe import Recipe
 from recipes.train import Train
@@ -73,6 +74,28 @@ def test_a_second_time_nothing_is_prepared(llama: Path, tmp_path: Path):
     assert run(other, llama, tmp_path)[0].folder != first.folder
 
 
+def test_what_is_damaged_is_prepared_again(llama: Path, tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(30)])
+    first, _ = run(recipe(file), llama, tmp_path)
+    shard = first.folder / "train" / first.manifest["splits"]["train"]["shards"][0]["file"]
+    whole = shard.read_bytes()
+    os.truncate(shard, 1000)
+    said: list[str] = []
+    again = prepare(
+        recipe(file),
+        base_folder=llama,
+        cache=tmp_path,
+        progress=lambda *seen, rows=0: None,
+        tell=said.append,
+    )
+    assert again.fresh
+    assert said[0] == f"{shard}: has 1,000 of {len(whole):,} bytes: all of it is prepared again"
+    assert again.folder == first.folder
+    assert again.manifest == first.manifest
+    assert shard.read_bytes() == whole
+    assert [entry.name for entry in first.folder.parent.iterdir()] == [first.folder.name]
+
+
 def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
     """The second comes while the first is at it, and waits for it."""
     file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(30)])
@@ -93,10 +116,10 @@ def test_two_at_the_same_time_prepare_once(llama: Path, tmp_path: Path):
         def told_first(name: str, done: int, total: int, *, rows: int = 0) -> None:
             if name == "cleaning" and done == 0:
                 pending.append(pool.submit(second))
-                assert waits.wait(60)
+                assert waits.wait(600)
 
         first = prepare(recipe(file), base_folder=llama, cache=tmp_path, progress=told_first)
-        again = pending[0].result(60)
+        again = pending[0].result(600)
     assert (first.fresh, again.fresh) == (True, False)
     assert again.folder == first.folder
     assert "tokenizing" not in told
@@ -214,7 +237,13 @@ def test_labels_of_a_classification(llama: Path, tmp_path: Path):
         (
             [{"body": "x"}] * 3,
             {},
-            r"none of 3 rows can be trained on \(3 no known column\).*data.columns",
+            r"none of 3 rows can be trained on \(3 no known column\).*data.columns.*"
+            r"\n  no known column, such as rows.jsonl row 1: .*body",
+        ),
+        (
+            [{"text": "x", "in": {"fold": 1}}],
+            {"held_out_column": "in.fold", "held_out_values": ["1"]},
+            r"none of 1 rows can be trained on \(all are held out\) in",
         ),
         ([asked(1)], {"sequence_length": 2}, r"none of 1 rows .*\(1 too long\)"),
         (
@@ -232,6 +261,21 @@ def test_nothing_to_train_on(
     with pytest.raises(DataError, match=said):
         run(recipe(file, data=data), llama, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []
+    assert list((tmp_path / "preparing").iterdir()) == []
+
+
+def test_a_tokenizer_that_cannot_mark_what_is_learnt_stops_it(tmp_path: Path):
+    from transformers import ByT5Tokenizer
+
+    ByT5Tokenizer().save_pretrained(tmp_path / "base")
+    file = write(tmp_path / "rows.jsonl", [{"text": "a b c"}])
+    for clean in ([], [steps.Tokens()]):
+        chosen = recipe(file, data={"clean": clean})
+        with pytest.raises(BaseModelError, match="base: ByT5Tokenizer does not tell where in a"):
+            run(chosen, tmp_path / "base", tmp_path)
+    label = recipe(write(tmp_path / "labels.jsonl", [asked(1), asked(2, "w2")]))
+    label = dataclasses.replace(label, task="sequence_classification")
+    assert run(label, tmp_path / "base", tmp_path)[0].manifest["splits"]["train"]["samples"] == 2
 
 
 def test_an_error_in_a_task_is_told_as_it_is(llama: Path, tmp_path: Path):
@@ -239,6 +283,21 @@ def test_an_error_in_a_task_is_told_as_it_is(llama: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"rows.json: is not JSON"):
         run(recipe(str(tmp_path / "rows.json")), llama, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def deadly(text: str, folder: str) -> str:
+    """Brings its process down, and notes that it was called."""
+    Path(folder, f"{os.getpid()}.called").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return text
+
+
+def test_a_task_that_brings_its_process_down_is_not_begun_for_ever(llama: Path, tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", [asked(n) for n in range(5)])
+    call = steps.Call(function=f"{__file__}:deadly", options={"folder": str(tmp_path)})
+    with pytest.raises(DataError, match=rf"^{file}: the process that works on it has died 3 times"):
+        run(recipe(file, data={"clean": [call]}), llama, tmp_path)
+    assert len(list(tmp_path.glob("*.called"))) == 3
 
 
 def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
@@ -252,12 +311,18 @@ def test_interrupted_it_leaves_nothing_that_could_be_taken_for_data(
             raise KeyboardInterrupt
         return real(function, *rest, **options)
 
-    monkeypatch.setattr("launcher.prepare.stages.run_on_ray", interrupted)
+    monkeypatch.setattr("launcher.prepare.stages.sequence.run_on_ray", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(recipe(file), llama, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []
     monkeypatch.undo()
-    assert run(recipe(file), llama, tmp_path)[0].fresh
+    # As a process leaves it that is killed while it writes.
+    [aside] = (tmp_path / "preparing").iterdir()
+    (aside / "rejected").mkdir()
+    (aside / "rejected" / ".00000.jsonl.0123abcd").write_text("{")
+    prepared, _ = run(recipe(file), llama, tmp_path)
+    assert prepared.fresh
+    assert not list(prepared.folder.rglob(".*"))
 
 
 def test_a_full_disk_is_told_as_it_is(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -271,7 +336,7 @@ def test_a_full_disk_is_told_as_it_is(llama: Path, tmp_path: Path, monkeypatch: 
 
         return real(no_room, *rest, **options)
 
-    monkeypatch.setattr("launcher.prepare.stages.run_on_ray", full)
+    monkeypatch.setattr("launcher.prepare.stages.sequence.run_on_ray", full)
     with pytest.raises(StorageError, match="No space left on device"):
         run(recipe(file), llama, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import gzip
 import json
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from launcher.prepare.reading import read
-from launcher.prepare.sources import find_sources
-from launcher.prepare.units import units
+from launcher.prepare.sources.source import find_sources
+from launcher.prepare.sources.units import units
 from recipes.data import Data, Source
 from recipes.errors import DataError
 from support.row_files import PACKERS, WRITERS, columns_of, read_all, write
@@ -67,10 +68,68 @@ def test_many_units_of_few_bytes_are_spread_as_the_file_is(tmp_path: Path):
         parts = units([source], third)
         assert [unit.begin for unit in parts[1:]] == [unit.end for unit in parts[:-1]]
         assert 2 <= len(parts) <= 4
-    for name in ("rows.json", "rows.csv"):
-        file = write(ROWS, tmp_path, name)
-        [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
-        assert [(unit.begin, unit.end) for unit in units([source], 1)] == [(0, 0)]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.jsonl.gz", "rows.txt.zst"])
+def test_what_is_read_from_its_beginning_on_is_cut_into_few_parts(tmp_path: Path, name: str):
+    end = Path(name).suffix
+    packing = end if end in PACKERS else ""
+    content = write(ROWS, tmp_path, name.removesuffix(packing)).read_bytes()
+    packed = {"": content, ".gz": gzip.compress(content), ".zst": pa.compress(content, "zstd")}
+    for folder in ("one", "fifty"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "one" / name
+    file.write_bytes(packed[packing])
+    [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
+    parts = units([source], 1)
+    assert [unit.begin for unit in parts] == [n * -(-len(content) // 16) for n in range(16)]
+    assert [unit.end for unit in parts] == [*(unit.begin for unit in parts[1:]), 0]
+    rows = [sum(1 for _ in read(unit)) for unit in parts]
+    assert sum(rows) == len(ROWS) and max(rows) <= 4  # alike, as its size unpacked is known
+    assert len(units([source], len(content) // 3 + 1)) == 3
+    assert len(units([source], 10**6)) == 1
+
+    for number in range(50):
+        (tmp_path / "fifty" / f"{number}_{name}").write_bytes(packed[packing])
+    many = find_sources(Data(train=[Source(path=f"{tmp_path}/fifty")]), tmp_path)
+    assert len(units(many, 1)) == 50
+    assert len(units(many[:10], 1)) == 60
+    large = dataclasses.replace(many[0], bytes=2 * sum(one.bytes for one in many))
+    assert len([unit for unit in units([large, *many], 1) if unit.source is large]) == 16
+    # Rows of these are counted, part after part.
+    limited = find_sources(Data(train=[Source(path=str(file), limit=30)]), tmp_path)
+    assert [unit.rows for unit in units(limited, 1)] == [30]
+
+
+HOSTILE = {
+    "rows.csv": (
+        b'\xef\xbb\xbf\n\ntext,label\na,"1\n2"\n"never closed, b\nc,3\n\n\xff,"4"\n'
+        b'd\n"e" f,5\n"g ""h"", \xe4\xb8\xad",6\ni,"7\n\n8\n9"\n"j\nk,10\n'
+    ),
+    "rows.json": (
+        b'\n {"a": {"b": ["]\\""]}, "data": [ {"text": "[{\\"\\\\"} ,{"text": "a\\nb"}, 7, [], nul,'
+        b'{"text": \xff}\n,\n{"text": "c", "text": "d"},{},{"text": "\xe4\xb8\xad"} ], "c": 1}\n'
+    ),
+    "rows.jsonl": b'{"text": "a"}\n\n{"text": \n\xff\n\r\n  {"text": "b"}  \r\n[]\n{"text": "c"}',
+}
+
+
+@pytest.mark.parametrize("packing", list(PACKERS))
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_rows_that_are_none_belong_to_one_unit_too(tmp_path: Path, name: str, packing: str):
+    file = tmp_path / (name + packing)
+    file.write_bytes(PACKERS[packing](HOSTILE[name]))
+    [source] = find_sources(Data(train=[Source(path=str(file))]), tmp_path)
+    seen = {}
+    for unit_bytes in (10**6, 1, 2, 3, 5, 10, 20, 40, 80):
+        found, before = [], 0
+        for unit in units([source], unit_bytes):
+            rows = read(unit)
+            found += [(before + row.number, row.columns, row.reason, row.raw) for row in rows]
+            before += rows.lines
+        seen[unit_bytes] = (found, before)
+    assert len(seen[10**6][0]) > 5 and any(row[2] for row in seen[10**6][0])
+    assert all(found == seen[10**6] for found in seen.values())
 
 
 def test_columns_of_every_type_are_read(tmp_path: Path):
@@ -123,7 +182,11 @@ def test_a_file_without_rows_has_none(tmp_path: Path):
         ("a.json", '["人"]'.encode("utf-16"), "is UTF-16"),
         ("a.csv", b"text,text\na,b\n", "a.csv: its header names text more than once"),
         ("a.csv", b'"text,label\na,b\n', "its header is no line of csv: quote never closed"),
-        ("a.csv", b"t\xff\na\n", "its header is no line of csv: not UTF-8"),
+        (
+            "a.csv",
+            "评论\n好\n".encode("gb18030"),
+            "csv: not UTF-8. .* by iconv -f GB18030 -t UTF-8",
+        ),
         ("a.parquet", b"{", "a.parquet: is no parquet file, or damaged"),
         ("a.arrow", b"{}" * 90, "a.arrow: is no Arrow file, or damaged"),
         ("a.jsonl.gz", b'{"text": "a"}\n', "a.jsonl.gz: is no gzip file, or damaged"),

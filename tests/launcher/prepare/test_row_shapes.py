@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 
 from launcher.prepare.shapes import Sample, guess, to_asked, to_sample
+from launcher.prepare.shapes.guess import TELLS
 from launcher.prepare.shapes.images import keep_in, name_of_image
+from launcher.prepare.sources.recognised import recognised
+from launcher.prepare.sources.source import find_sources
 from launcher.prepare.unusable import Unusable
 from recipes.base import Base
 from recipes.data import Data, Source, steps
+from recipes.data.shapes import COLUMNS
 from recipes.recipe import Recipe
 from recipes.train import Train
 
@@ -273,6 +277,18 @@ def test_prompts_of_the_recipe():
         made({"text": "a"}, prompt=["{text}"])
 
 
+def test_a_filter_sees_a_column_once_however_often_it_is_named():
+    """With each prompt that names it the row would be longer, and repeat itself."""
+    row = {"text": "one line of a text", "label": "good"}
+    clean = [steps.Characters(min=18, max=18), steps.Repetition(min_words=0, top_ngrams=[])]
+    prompts = ["Is this good? {text}", "{text}\n\nGood or bad?", "{text}?"]
+    sample = made(row, clean=clean, prompt=prompts, answer="{text} is {label}")
+    assert sample.messages is not None
+    assert sample.messages[1] == assistant("one line of a text is good")
+    with pytest.raises(Unusable, match="too few: 18"):
+        made(row, clean=[steps.Characters(min=19)], prompt=prompts)
+
+
 def test_which_prompt_is_taken_depends_on_what_it_shows():
     prompts = ["1 {text}", "2 {text}", "3 {text}"]
     taken = Counter()
@@ -325,6 +341,7 @@ def test_which_prompt_is_taken_depends_on_what_it_shows():
         ({"messages": [system("s"), assistant("b")]}, "no question"),
         ({"text": "a", "label": float("nan")}, "no label"),
         ({"text": "a", "label": ["b"]}, "no label"),
+        ({"text": " ", "label": "b"}, "empty"),
         ({"text": "a", "labels": None}, "no label"),
         ({"text": "a", "labels": [{}]}, "no label"),
         ({"text": "a", "labels": []}, "empty"),
@@ -451,6 +468,41 @@ def broken(value: Any, chance: random.Random) -> Any:
             return [*value, value[place]]
         return [*value[:place], broken(value[place], chance), *value[place + 1 :]]
     return chance.choice(ODD)
+
+
+def test_what_comes_before_the_first_row_of_a_file_is_read_over(tmp_path: Path):
+    """A JSON file may tell much of its rows first, and a file begin with rows that are none."""
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"about": "x" * 2**21, "data": [7, {"text": "a", "label": "b"}]}))
+    asked = recipe(train=[Source(path=str(file))])
+    told = list(recognised(asked, find_sources(asked.data, tmp_path)))
+    assert told == ["rows: text_label (columns text, label), from rows.json"]
+
+
+def test_a_recipe_can_name_the_columns_of_every_shape():
+    assert {name for tell in TELLS for name in tell.columns} <= {*COLUMNS}
+
+
+def test_files_from_which_no_row_comes_are_told(tmp_path: Path):
+    """A part that was packed in another way would be missing without a word."""
+    for name in ("README.md", ".hidden", "a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    asked = recipe(train=[Source(path=str(tmp_path), name="rows")])
+    first = "rows: text (columns text), from a.jsonl and 1 more"
+    assert list(recognised(asked, find_sources(asked.data, tmp_path))) == [first]
+    (tmp_path / "c.jsonl.bz2").touch()
+    told = list(recognised(asked, find_sources(asked.data, tmp_path)))
+    assert told == [
+        first,
+        "rows: no rows are read from 1 file of another kind, such as c.jsonl.bz2",
+    ]
+    (tmp_path / "d.pdf").touch()
+    asked = recipe(train=[Source(path=f"{tmp_path}/?.*", name="rows")])
+    told = list(recognised(asked, find_sources(asked.data, tmp_path)))
+    assert told == [
+        first,
+        "rows: no rows are read from 2 files of other kinds, such as c.jsonl.bz2",
+    ]
 
 
 def test_whatever_a_row_holds_it_is_a_sample_or_is_told():

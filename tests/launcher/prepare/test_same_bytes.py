@@ -3,8 +3,10 @@ it was begun."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from launcher.prepare.found import Prepared
@@ -99,7 +102,7 @@ def test_other_tokens_are_another_version(made: Prepared):
             row = split[index]
             for part in (row.input_ids, row.labels, row.lengths, row.samples):
                 content.update(part.tobytes())
-    assert (PREPARE_VERSION, content.hexdigest()[:16]) == (5, "5075fb33b1710e63")
+    assert (PREPARE_VERSION, content.hexdigest()[:16]) == (7, "5075fb33b1710e63")
 
 
 DRIVER = """
@@ -133,7 +136,7 @@ def killed_at(phase: str, done: int, llama: Path, rows: Path, cache: Path) -> Pa
         [sys.executable, "-c", textwrap.dedent(DRIVER), *words],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     [folder] = (cache / "preparing").iterdir()
@@ -181,6 +184,32 @@ def test_one_cpu_makes_the_same(reference: dict[str, str], rows: Path, llama: Pa
         context.execution_options.resource_limits = limits
 
 
+def test_a_packed_file_is_shared_by_as_many_tasks(
+    local_ray: None, rows: Path, llama: Path, tmp_path: Path
+):
+    lines = b"".join(file.read_bytes() for file in sorted(rows.iterdir()))
+    content = b"".join(
+        line.replace(b"w", b"w%d_" % copy)
+        for copy in range(16)
+        for line in lines.splitlines(keepends=True)
+    )
+    assert 2**20 < len(content) < 2 * 2**20
+    packed = {".gz": gzip.compress, ".zst": lambda plain: pa.compress(plain, "zstd", asbytes=True)}
+    made = {}
+    for end, pack in {"": bytes, **packed}.items():
+        folder = tmp_path / f"rows{end}"
+        folder.mkdir()
+        (folder / f"rows.jsonl{end}").write_bytes(pack(content))
+        prepared = run(recipe(folder), llama, tmp_path)
+        assert len(prepared.manifest["units"]) == 2
+        made[end] = {
+            name: re.sub(rb'"file": "[^"]*"', b"", (prepared.folder / name).read_bytes())
+            for name in digests(prepared.folder)
+            if not name.startswith("manifest")
+        }
+    assert made[""] == made[".gz"] == made[".zst"]
+
+
 NODES = """
     import os, sys
     from pathlib import Path
@@ -207,6 +236,6 @@ def test_two_nodes_of_two_cpus_make_the_same(
 ):
     paths = ":".join([str(Path(__file__).parent), *sys.path])
     words = [paths, str(llama), str(rows), str(tmp_path)]
-    subprocess.run([sys.executable, "-c", textwrap.dedent(NODES), *words], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(NODES), *words], check=True, timeout=900)
     [folder] = (tmp_path / "prepared").iterdir()
     assert digests(folder) == reference

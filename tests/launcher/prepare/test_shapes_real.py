@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from adapters.light_tokenizer import LightTokenizer, leave_tokenizer, left_tokenizer
 from adapters.tokenizer import load_tokenizer
 from launcher.prepare.rendering import render, render_chat
 from launcher.prepare.shapes import Sample, to_sample
@@ -24,6 +26,7 @@ from trainer.shards import IGNORED
 
 pytestmark = pytest.mark.slow
 
+light = LightTokenizer.of
 RECIPE = Recipe(
     name="r", base=Base(source="b"), data=Data(train=[Source(path="a.jsonl")]), train=Train(steps=1)
 )
@@ -88,7 +91,7 @@ def test_what_is_learnt_of_real_chats_is_what_a_prefix_lacks(
             ]
             if first % 4:
                 chat = [{"role": "system", "content": "Be brief."}, *chat]
-            rendered = render_chat(tokenizer, chat)
+            rendered = render_chat(light(tokenizer), chat)
             assert rendered.labels == by_prefixes(tokenizer, chat)
             done += 1
     assert done > 300
@@ -100,7 +103,7 @@ def test_long_texts_are_split_at_sentences_and_nothing_is_lost(
     data = dataclasses.replace(RECIPE.data, sequence_length=256, too_long="split")
     recipe = dataclasses.replace(RECIPE, data=data)
     whole = "\n".join(text for text, _ in reviews)
-    parts = render(tokenizer, Sample(text=whole), recipe)
+    parts = render(light(tokenizer), Sample(text=whole), recipe)
     ids = [token for part in parts for token in part.input_ids]
     assert ids[:-1] == tokenizer(whole)["input_ids"]
     assert ids[-1] == tokenizer.eos_token_id
@@ -109,3 +112,21 @@ def test_long_texts_are_split_at_sentences_and_nothing_is_lost(
     assert all(part.labels[0] == IGNORED for part in parts)
     ends = [tokenizer.decode(part.input_ids)[-1:] for part in parts]
     assert sum(end in '\n.!?。！？…"”’' for end in ends) > 0.5 * len(parts)
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "multilingual-e5-small"])
+def test_a_tokenizer_that_was_left_says_what_transformers_own_does(
+    tmp_path: Path, name: str, reviews: list[tuple[str, str]]
+):
+    leave_tokenizer(tmp_path, folder_of(name))
+    whole, left = load_tokenizer(folder_of(name)), left_tokenizer(tmp_path).backend
+    texts = [text for text, _ in reviews]
+    expected = whole(texts, return_offsets_mapping=True, verbose=False)
+    assert left.ids_of(texts, special=True) == expected["input_ids"]
+    for text, offsets in zip(texts, expected["offset_mapping"], strict=True):
+        assert left.encode(text, special=True).offsets == offsets
+    for side in ("left", "right"):
+        whole.truncation_side = side
+        for pair in itertools.pairwise(texts):
+            cut = whole(*pair, truncation=True, max_length=64)
+            assert left.pair(*pair, 64, side) == (cut["input_ids"], cut.get("token_type_ids", []))

@@ -18,14 +18,15 @@ import numpy as np
 import pyarrow as pa
 
 from launcher.prepare.cleaning import Cleaner, boilerplate_step, cleaner_of
-from launcher.prepare.context import Context
 from launcher.prepare.reading import RawRow, read
-from launcher.prepare.runs import PREFIXES, prefixes, write_run
 from launcher.prepare.shapes import to_sample
+from launcher.prepare.shapes.columns import look_up
 from launcher.prepare.shapes.images import keep_in
 from launcher.prepare.shapes.sample import digest_of
-from launcher.prepare.sources import Unit
-from launcher.prepare.stage import Report
+from launcher.prepare.sources.source import Unit
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.runs import PREFIXES, prefixes, write_run
+from launcher.prepare.stages.stage import Report
 from launcher.prepare.unusable import Dropped, Unusable
 from recipes.files import whole_file, whole_path
 
@@ -42,6 +43,7 @@ KEY = np.dtype([("question", "S16"), ("digest", "S16"), ("index", "<u4"), ("held
 """A sample: the digests of its input and of all of it, its place among the samples of its unit, and
 whether its row names it held out."""
 
+_ABSENT = object()
 _BATCH = 1024
 _BATCH_CHARACTERS = 2**23
 _EXAMPLES = 3
@@ -55,6 +57,7 @@ class _Seen:
     """What is counted while a unit is read."""
 
     rows: int = 0
+    samples: int = 0
     lines: int = 0
     text_bytes: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -64,6 +67,7 @@ class _Seen:
     has_several: bool = False
     only_prepared: set[str] = field(default_factory=set)
     keys: list[tuple[bytes, bytes, int, bool]] = field(default_factory=list)
+    """Of the samples of a batch."""
 
 
 def clean_unit(unit: Unit, context: Context) -> Report:
@@ -72,10 +76,10 @@ def clean_unit(unit: Unit, context: Context) -> Report:
     seen = _Seen()
     cleaner = cleaner_of(
         context.recipe.data.clean,
-        tokenizer_folder=Path(context.tokenizer_folder),
-        new_tokens=context.recipe.base.new_tokens,
+        tokenizer_folder=context.tokenizer,
         frequent_lines=frequent_lines(context),
     )
+    parts = []
     cleaner.take_counts()  # of a unit whose task has failed in this process
     with (
         whole_path(samples) as aside,
@@ -83,9 +87,13 @@ def clean_unit(unit: Unit, context: Context) -> Report:
         pa.OSFile(str(aside), "wb") as sink,
         pa.ipc.new_file(sink, SAMPLES) as writer,
     ):
-        for batch in _batches(_samples(unit, context, cleaner, seen, aside_rejected)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=SAMPLES))
-    records = np.array(seen.keys, KEY)
+        for numbers, texts in _batches(_samples(unit, context, cleaner, seen, aside_rejected)):
+            writer.write_batch(
+                pa.record_batch([pa.array(numbers), pa.array(texts)], schema=SAMPLES)
+            )
+            parts.append(np.array(seen.keys, KEY))  # a tenth of the memory
+            seen.keys.clear()
+    records = np.concatenate([np.zeros(0, KEY), *parts])
     hashes = np.ascontiguousarray(records["question"]).view("<u8").reshape(-1, 2)[:, 1]
     with whole_path(keys) as aside:
         write_run(aside, prefixes(hashes), records, PREFIXES)
@@ -126,7 +134,8 @@ def read_samples(context: Context, unit: int) -> pa.Table:
 
 def _samples(
     unit: Unit, context: Context, cleaner: Cleaner, seen: _Seen, rejected: TextIO
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[int, str]]:
+    """Number and JSON of each sample."""
     from_held_out = unit.source.split == "held_out"
     keep_image = keep_in(context.root)
     rows = read(unit)
@@ -146,9 +155,10 @@ def _samples(
         if sample.only_prepared is not None:
             seen.only_prepared.add(sample.only_prepared)
         text = sample.to_json()
-        seen.keys.append((sample.question_digest(), digest_of(text), len(seen.keys), held_out))
+        seen.keys.append((sample.question_digest(), digest_of(text), seen.samples, held_out))
+        seen.samples += 1
         seen.text_bytes += len(text)
-        yield {"number": raw.number, "sample": text}
+        yield raw.number, text
     seen.lines = rows.lines
 
 
@@ -156,22 +166,25 @@ def _names_held_out(columns: dict[str, Any], context: Context) -> bool:
     data = context.recipe.data
     if data.held_out_column is None:
         return False
-    if data.held_out_column not in columns:
+    value = look_up(columns, data.held_out_column, _ABSENT)
+    if value is _ABSENT:
         raise Unusable("no known column", f"no {data.held_out_column}")
-    return str(columns[data.held_out_column]).strip() in data.held_out_values
+    return str(value).strip() in data.held_out_values
 
 
-def _batches(samples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _batches(samples: Iterator[tuple[int, str]]) -> Iterator[tuple[list[int], list[str]]]:
+    numbers: list[int] = []
+    texts: list[str] = []
     characters = 0
-    for sample in samples:
-        batch.append(sample)
-        characters += len(sample["sample"])
-        if len(batch) == _BATCH or characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+    for number, text in samples:
+        numbers.append(number)
+        texts.append(text)
+        characters += len(text)
+        if len(texts) == _BATCH or characters >= _BATCH_CHARACTERS:
+            yield numbers, texts
+            numbers, texts, characters = [], [], 0
+    if texts:
+        yield numbers, texts
 
 
 def _set_aside(raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: TextIO) -> None:
@@ -182,9 +195,7 @@ def _set_aside(raw: RawRow, error: Unusable, unit: Unit, seen: _Seen, rejected: 
         examples = seen.examples.setdefault(error.reason, [])
         if len(examples) < _EXAMPLES:
             shown = str(line.get("text", ""))[:_EXAMPLE_CHARACTERS]
-            after = f" after byte {unit.begin:,}" if unit.begin else ""
-            place = f"{unit.source.address}, row {raw.number + 1}{after}"
-            examples.append(f"{place}: {error.detail or shown}")
+            examples.append(f"{unit}, row {raw.number + 1}: {error.detail or shown}")
     rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

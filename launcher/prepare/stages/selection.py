@@ -13,7 +13,8 @@ LEAK = "also held out"
 NEAR = "near duplicate"
 NEAR_LEAK = "near duplicate of a held-out one"
 CONTRADICTION = "contradicting labels"
-_REASONS = [TRAIN, HELD_OUT, DUPLICATE, LEAK, CONTRADICTION, NEAR, NEAR_LEAK]
+REASONS = [TRAIN, HELD_OUT, DUPLICATE, LEAK, CONTRADICTION, NEAR, NEAR_LEAK]
+"""All verdicts; a number of one is its place here."""
 
 Digests = npt.NDArray[np.void]
 """16 bytes a sample, dtype V16."""
@@ -32,12 +33,12 @@ class Selection:
 
 def code(verdict: str) -> int:
     """The number of a verdict."""
-    return _REASONS.index(verdict)
+    return REASONS.index(verdict)
 
 
 def reason(number: int) -> str:
     """The verdict of a number."""
-    return _REASONS[number]
+    return REASONS[number]
 
 
 def select(

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from launcher.prepare.file_kinds import KNOWN, Compression, Kind, is_about, kind_of
-from launcher.prepare.places import Entry, Files, files_at, told
+from launcher.prepare.sources.file_kinds import KNOWN, Compression, Kind, is_about, kind_of
+from launcher.prepare.sources.places import Entry, Files, files_at, told
 from recipes import data
 from recipes.address import is_address
 from recipes.errors import DataError
@@ -42,6 +43,11 @@ class Source:
     """As it lies there, compressed or not."""
     stamp: str
     """Changes when the file is written; equal stamps are no proof of equal bytes."""
+    settled: float = 0.0
+    """From this time on it surely does (seconds since 1970)."""
+    beside: str = ""
+    """Told of the first file of an entry: files of no known kind among its own, from which no row
+    comes, as `2 files of other kinds, such as notes.pdf`."""
 
     @property
     def place(self) -> tuple[str, int, str]:
@@ -51,9 +57,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A part of a source that does not depend on the cluster. `begin` and `end` are bytes of a
-    file of lines (a line belongs to the unit it begins in), row groups of a parquet file, record
-    batches of an Arrow file, and 0 and 0 for a file that is read whole."""
+    """A part of a source that does not depend on the cluster. `begin` and `end` are row groups of
+    a parquet file, record batches of an Arrow file, and bytes of any other, unpacked: a row belongs
+    to the unit it begins in. An `end` of 0 is that of the file."""
 
     number: int
     source: Source
@@ -62,11 +68,19 @@ class Unit:
     rows: int | None = None
     """As many of its rows are taken, the first ones, by the limit of its entry; None takes all."""
 
+    def __str__(self) -> str:
+        if not self.begin:
+            return self.source.address
+        things = {"parquet": "row groups", "arrow": "record batches"}
+        thing = things.get(self.source.kind, "bytes")
+        return f"{self.source.address}, after {self.begin:,} {thing}"
+
 
 def find_sources(rows: data.Data, cache: Path) -> list[Source]:
     """The files of a recipe in its order, those of a folder or pattern by name.
 
-    Raises `DataError` for what is not there, may not be read, is empty or of no known kind.
+    Raises `DataError` for what is not there, may not be read, is empty or of no known kind, and for
+    a name that is no text.
     """
     found: list[Source] = []
     splits: tuple[tuple[SplitName, list[data.Source]], ...] = (
@@ -87,8 +101,9 @@ def sources_of(
     where = f"{key} = {spec.path}"
     with told(where, key):
         found = _found(files_at(address), address, where)
-    sources = []
-    for file in found:
+    sources: list[Source] = []
+    for file in found.files:
+        _check_name(file.address, where)
         kind = kind_of(file.address)
         assert kind is not None, file.address
         sources.append(
@@ -101,6 +116,8 @@ def sources_of(
                 compression=kind[1],
                 bytes=file.bytes,
                 stamp=file.stamp,
+                settled=file.settled,
+                beside="" if sources else found.beside,
             )
         )
     return sources
@@ -143,7 +160,30 @@ def _address(name: str, cache: Path, key: str) -> str:
     return name.rstrip("/") if is_address(name) else os.path.abspath(os.path.expanduser(name))
 
 
-def _found(files: Files, address: str, where: str) -> Sequence[Entry]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Usable:
+    """The files that a name stands for, and what lies beside them (see `Source.beside`)."""
+
+    files: Sequence[Entry]
+    beside: str = ""
+
+
+def _check_name(address: str, where: str) -> None:
+    """Names are written down beside the rows, in texts, which are UTF-8."""
+    try:
+        address.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: the name {_shown(address)} is not UTF-8, as of files from another system's "
+            "archive. Rename it; convmv does that for whole folders"
+        ) from error
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _found(files: Files, address: str, where: str) -> _Usable:
     entry = files.look(address)
     if entry is None:
         if "*" in address or "?" in address:
@@ -156,35 +196,49 @@ def _found(files: Files, address: str, where: str) -> Sequence[Entry]:
         raise DataError(f"{where}: unknown kind of file '{ends}'; known: {KNOWN}")
     if entry.bytes == 0:
         raise DataError(f"{where}: the file is empty")
-    return [entry]
+    return _Usable(files=[entry])
 
 
-def _in_folder(files: Files, folder: str, where: str) -> Sequence[Entry]:
+def _in_folder(files: Files, folder: str, where: str) -> _Usable:
     names = files.children(folder)
     if "dataset_dict.json" in names:
-        splits = json.loads(_content(files, f"{folder}/dataset_dict.json"))["splits"]
-        named = " or ".join(f"{folder}/{split}" for split in splits)
+        with _of_datasets("dataset_dict.json", where):
+            splits = json.loads(_content(files, f"{folder}/dataset_dict.json"))["splits"]
+            named = " or ".join(f"{folder}/{split}" for split in splits)
         raise DataError(f"{where}: holds a dataset of several splits. Name one: {named}")
     if "state.json" in names and "dataset_info.json" in names:
         return _saved_dataset(files, folder, where)
     return _usable(files.below(folder), where, "the folder")
 
 
-def _saved_dataset(files: Files, folder: str, where: str) -> Sequence[Entry]:
+def _saved_dataset(files: Files, folder: str, where: str) -> _Usable:
     """The files of a folder written by `datasets.save_to_disk`, in the order of its rows."""
-    state = json.loads(_content(files, f"{folder}/state.json"))
+    with _of_datasets("state.json", where):
+        state = json.loads(_content(files, f"{folder}/state.json"))
+        names = [part["filename"] for part in state["_data_files"]]
     if state.get("_indices_data_files"):
         raise DataError(f"{where}: rows are chosen by an index. Call flatten_indices(), save again")
     entries = []
-    for part in state["_data_files"]:
-        entry = files.look(f"{folder}/{part['filename']}")
+    for name in names:
+        entry = files.look(f"{folder}/{name}")
         if entry is None:
-            raise DataError(f"{where}: {part['filename']}, which state.json names, is not there")
+            raise DataError(f"{where}: {name}, which state.json names, is not there")
         entries.append(entry)
     return _usable(entries, where, "the dataset")
 
 
-def _matching(files: Files, pattern: str, where: str) -> Sequence[Entry]:
+@contextmanager
+def _of_datasets(name: str, where: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{where}: {name} is not as datasets writes it. Save the dataset again, or name its "
+            "files, as in FOLDER/*.arrow"
+        ) from error
+
+
+def _matching(files: Files, pattern: str, where: str) -> _Usable:
     """The files that a pattern stands for: `*` and `?` within a name, `**` across folders."""
     fixed = re.split(r"[*?]", pattern, maxsplit=1)[0].rpartition("/")[0]
     parts = (_MATCHED.get(part) or re.escape(part) for part in _SIGNS.split(pattern))
@@ -203,14 +257,11 @@ _SIGNS = re.compile(r"(\*\*/|\*\*|\*|\?)")
 _MATCHED = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
-def _usable(entries: Sequence[Entry], where: str, what: str) -> Sequence[Entry]:
+def _usable(entries: Sequence[Entry], where: str, what: str) -> _Usable:
     """The files of known kinds. A text without a byte has no rows, as writers of parts leave some;
     others cannot be whole."""
-    known = [
-        entry
-        for entry in entries
-        if kind_of(entry.address) is not None and not is_about(entry.address)
-    ]
+    may_hold_rows = [entry for entry in entries if not is_about(entry.address)]
+    known = [entry for entry in may_hold_rows if kind_of(entry.address) is not None]
     if not known:
         raise DataError(f"{where}: {what} holds no file of {KNOWN}")
     empty = [entry.address for entry in known if not entry.bytes]
@@ -218,7 +269,15 @@ def _usable(entries: Sequence[Entry], where: str, what: str) -> Sequence[Entry]:
     if torn or len(empty) == len(known):
         names = ", ".join((torn or empty)[:_SHOWN])
         raise DataError(f"{where}: empty files in {what}: {names}. Copy them again")
-    return [entry for entry in known if entry.bytes]
+    beside = ""
+    if others := [entry.address for entry in may_hold_rows if kind_of(entry.address) is None]:
+        files = (
+            "1 file of another kind"
+            if len(others) == 1
+            else f"{len(others):,} files of other kinds"
+        )
+        beside = f"{files}, such as {_shown(others[0].rpartition('/')[2])}"
+    return _Usable(files=[entry for entry in known if entry.bytes], beside=beside)
 
 
 def _near(files: Files, address: str) -> str:

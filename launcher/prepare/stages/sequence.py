@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from launcher.access import Access
-from launcher.prepare import cleaned, counted, judged, near, packed, tokenized
 from launcher.prepare.cleaning import boilerplate_step
-from launcher.prepare.context import Context
 from launcher.prepare.failures import Failures, UselessRowsError
-from launcher.prepare.mixture import Copies, check_takes, names, takes
-from launcher.prepare.similarity import num_bands
-from launcher.prepare.sources import Unit
-from launcher.prepare.stage import Report, Stage, run_on_ray
+from launcher.prepare.sources.source import Unit
+from launcher.prepare.stages import cleaned, counted, judged, near, packed, tokenized
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.mixture import Copies, check_takes, names, takes
+from launcher.prepare.stages.rows import PROMPTS_KEPT
+from launcher.prepare.stages.similarity import num_bands
+from launcher.prepare.stages.stage import Report, Stage, run_on_ray
 from recipes.recipe import Recipe
 from trainer.split import SPLITS
 
@@ -99,8 +100,20 @@ class Stages:
             for unit, report, line in zip(parts, first, lines, strict=True)
         ]
         stage = Stage(name=tokenized.FOLDER, function=tokenized.tokenize_unit)
+        prompts = 0
+
+        def drop_prompts(report: Report) -> None:
+            """All but the first ones: chats of every unit would fill the driver's memory."""
+            nonlocal prompts
+            del report["prompts"][PROMPTS_KEPT - prompts :]
+            prompts += len(report["prompts"])
+
         return self._run(
-            "tokenizing", stage, items, rows=lambda report: int(first[report["unit"]]["samples"])
+            "tokenizing",
+            stage,
+            items,
+            look=drop_prompts,
+            rows=lambda report: int(first[report["unit"]]["samples"]),
         )
 
     def _groups(

@@ -6,19 +6,22 @@ Lines are counted as they are when that step comes, so what is before it is done
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from launcher.prepare.cleaned import FREQUENT_LINES
-from launcher.prepare.cleaning import before_boilerplate, boilerplate_step, cleaner_of
+from launcher.prepare.cleaning import (
+    Cleaner,
+    before_boilerplate,
+    boilerplate_step,
+    cleaner_of,
+)
 from launcher.prepare.cleaning.lines import LineCounter, find_frequent
-from launcher.prepare.context import Context
 from launcher.prepare.reading import read
 from launcher.prepare.shapes import to_sample
-from launcher.prepare.shapes.sample import changed_together
-from launcher.prepare.sources import Unit
-from launcher.prepare.stage import Report
+from launcher.prepare.sources.source import Unit
+from launcher.prepare.stages.cleaned import FREQUENT_LINES
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.stage import Report
 from launcher.prepare.unusable import Unusable
 from recipes.files import whole_path
 
@@ -30,10 +33,11 @@ def count_unit(unit: Unit, context: Context) -> Report:
     recipe = context.recipe
     step = boilerplate_step(recipe.data.clean)
     assert step is not None
-    cleaner = cleaner_of(
-        before_boilerplate(recipe.data.clean),
-        tokenizer_folder=Path(context.tokenizer_folder),
-        new_tokens=recipe.base.new_tokens,
+    before = _Before(
+        cleaner_of(
+            before_boilerplate(recipe.data.clean),
+            tokenizer_folder=context.tokenizer,
+        )
     )
     counter = LineCounter(step)
     rows = 0
@@ -42,20 +46,29 @@ def count_unit(unit: Unit, context: Context) -> Report:
         if raw.columns is None:
             continue
         try:
-            sample = to_sample(raw.columns, recipe, unit.source.spec, cleaner)
+            to_sample(raw.columns, recipe, unit.source.spec, before)
         except Unusable:
             continue
-        changed_together(sample.map_texts, lambda texts: _count(texts, counter))
+        for text in before.texts:
+            counter.add(text)
     file = context.file(FOLDER, unit.number, ".lines")
     with whole_path(file) as aside:
         counter.save(aside)
     return {"rows": rows, "files": context.named(file)}
 
 
-def _count(texts: Sequence[str], counter: LineCounter) -> Sequence[str]:
-    for text in texts:
-        counter.add(text)
-    return texts
+class _Before:
+    """Does the steps before, and keeps what the step will be given: of a sample it could not be
+    told, which has the words of data.system, data.prompt and the label too."""
+
+    def __init__(self, cleaner: Cleaner) -> None:
+        self._cleaner = cleaner
+        self.texts: Sequence[str] = ()
+
+    def clean(self, texts: Sequence[str]) -> list[str]:
+        found = self._cleaner.clean(texts)
+        self.texts = found
+        return found
 
 
 def leave_frequent_lines(context: Context, num_units: int) -> None:

@@ -6,20 +6,21 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import PurePath
 
-from launcher.prepare.mixture import names
 from launcher.prepare.reading import read
 from launcher.prepare.shapes import guess
-from launcher.prepare.sources import Source
-from launcher.prepare.units import first_unit
+from launcher.prepare.sources.source import Source, Unit
+from launcher.prepare.stages.mixture import names
 from recipes.recipe import Recipe
 
 _ROWS = 50
-_UNIT_BYTES = 2**20
+# Among so many, those of whose columns nothing can be told included.
+_LOOKED_AT_ROWS = 1000
 _CHARACTERS = 240
 
 
 def recognised(recipe: Recipe, sources: Sequence[Source]) -> Iterator[str]:
-    """A line for each entry of data.train and data.held_out, from the first rows of its first file.
+    """A line for each entry of data.train and data.held_out, from the first rows of its first file,
+    and one more where files of its folder or pattern are of no known kind.
 
     `reviews: text_label (columns text, label), from train.jsonl and 3 more`. Raises `DataError`
     when that file cannot be read.
@@ -29,13 +30,15 @@ def recognised(recipe: Recipe, sources: Sequence[Source]) -> Iterator[str]:
     for (split, entry), group in groupby(sources, key=lambda source: (source.split, source.entry)):
         files = list(group)
         first = files[0]
-        unit = first_unit(first, _UNIT_BYTES)
-        rows = islice(read(unit), first.spec.limit) if unit is not None else ()
+        whole = Unit(number=0, source=first, begin=0, end=0)
+        rows = islice(read(whole), min(first.spec.limit or _LOOKED_AT_ROWS, _LOOKED_AT_ROWS))
         columns = (row.columns for row in rows if row.columns is not None)
         found = guess(islice(columns, _ROWS), recipe, first.spec)
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         name = called[before[split] + entry]
         yield _short(f"{name}: {found.told}, from {PurePath(first.address).name}{more}")
+        if first.beside:
+            yield _short(f"{name}: no rows are read from {first.beside}")
 
 
 def _short(text: str) -> str:

@@ -1,7 +1,8 @@
 """The digests of source files: read once, then known by a quick look.
 
 What was read is remembered in the cache by the file's address, with its size and its stamp (the
-time of its last change, or the ETag of an object). While both are the same, so are the bytes.
+time of its last change, or the ETag where a store tells no time). While both are the same, so are
+the bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.prepare.sources import Source, digest_of
+from launcher.prepare.sources.source import Source, digest_of
 from recipes.errors import StorageError
 from recipes.files import write_whole
-
-# A file that is written twice within the resolution of its time stamp looks unchanged, so what has
-# just been written is not remembered yet.
-_SETTLED_S = 2.0
 
 Hasher = Callable[[Sequence[Source]], list[str]]
 """Reads sources whole: the sha256 of each, in order."""
@@ -42,11 +39,11 @@ class Digests:
                 return str(entry["sha256"])
         return None
 
-    def remember(self, source: Source, sha256: str) -> None:
-        """Keep the digest of a source that was just read, unless it was just written too."""
-        with suppress(OSError):
-            if time.time() - Path(source.address).stat().st_mtime < _SETTLED_S:
-                return
+    def remember(self, source: Source, sha256: str, read_at: float) -> None:
+        """Keep the digest of a source that was read from a time on (seconds since 1970), unless it
+        had just been written: twice within the resolution of its stamp it looks unchanged."""
+        if read_at < source.settled:
+            return
         entry = {
             "address": source.address,
             "bytes": source.bytes,
@@ -78,9 +75,10 @@ class Digests:
         """What the manifest keeps of each source. Those of which nothing was `found` (see `look`)
         are read; who only looks does not `remember` them."""
         unknown = [source for source, sha256 in zip(sources, found, strict=True) if not sha256]
+        read_at = time.time()
         read = hash_all(unknown) if unknown else []
         for source, sha256 in zip(unknown, read, strict=True) if remember else ():
-            self.remember(source, sha256)
+            self.remember(source, sha256, read_at)
         rest = iter(read)
         return [
             source_entry(source, sha256 or next(rest))

@@ -23,6 +23,11 @@ from recipes import environment
 from recipes.address import is_address
 from recipes.errors import DataError
 
+# How far a stamp's time can be from ours: file servers tell it in steps of up to two seconds,
+# stores in whole ones, and by clocks of their own.
+_SETTLES_S = 2.0
+_REMOTE_SETTLES_S = 10.0
+
 # One request to a store for each block, so that its answer time weighs little.
 _REMOTE_BLOCK_BYTES = 8 * 2**20
 _ATTEMPTS = 5
@@ -37,6 +42,9 @@ class Entry:
     is_folder: bool = False
     bytes: int = 0
     stamp: str = ""
+    settled: float = 0.0
+    """From this time on (seconds since 1970) whoever writes to the file changes the stamp too: it
+    has the resolution of the filesystem's clock, which may differ from ours."""
 
 
 class Files(Protocol):
@@ -68,7 +76,13 @@ class LocalFiles:
             return None
         stamp = f"{found.st_size}-{found.st_mtime_ns}"
         is_folder = os.path.isdir(address)
-        return Entry(address=address, is_folder=is_folder, bytes=found.st_size, stamp=stamp)
+        return Entry(
+            address=address,
+            is_folder=is_folder,
+            bytes=found.st_size,
+            stamp=stamp,
+            settled=found.st_mtime + _SETTLES_S,
+        )
 
     def below(self, folder: str) -> list[Entry]:
         seen = {os.path.realpath(folder)}
@@ -145,6 +159,7 @@ class RemoteFiles:
             is_folder=info.type == FileType.Directory,
             bytes=info.size or 0,
             stamp=f"{info.size}-{info.mtime_ns or self._told(info.path)}",
+            settled=info.mtime_ns / 1e9 + _REMOTE_SETTLES_S if info.mtime_ns else 0.0,
         )
 
     def _told(self, path: str) -> str:

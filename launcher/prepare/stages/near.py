@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from launcher.prepare import cleaned, judged, selection
-from launcher.prepare.context import Context
-from launcher.prepare.runs import PREFIXES, prefixes, read_run, write_run
 from launcher.prepare.shapes import Sample
-from launcher.prepare.similarity import Likeness, band_hashes, grams, jaccard
-from launcher.prepare.stage import Report
+from launcher.prepare.stages import cleaned, judged, selection
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.runs import PREFIXES, prefixes, read_run, write_run
+from launcher.prepare.stages.similarity import Likeness, band_hashes, grams, jaccard
+from launcher.prepare.stages.stage import Report
 from recipes.data import Data
 from recipes.files import whole_path
 
@@ -33,6 +33,11 @@ PAIR = np.dtype([("left", "<u8"), ("right", "<u8"), ("left_held", "?"), ("right_
 # A group of one hash is compared with so many of its members that are not near one another.
 _MOST_DIFFERENT = 16
 _GRAMS_KEPT = 4096
+# Two samples share a band more than once; pages of one make, which are all compared with so many,
+# make thirty million pairs in a range.
+_COMPARED_KEPT = 2**18
+# Of a unit of any size, as large packed files are.
+_SIGNED_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +58,25 @@ def likeness(data: Data) -> Likeness:
 
 
 def sign_unit(part: Signing, context: Context) -> Report:
-    """Leave the band hashes of a unit's samples that no verdict has set aside."""
+    """Leave the band hashes of a unit's samples that no verdict has set aside; memory: about 1 KB
+    for each of those that are signed at once."""
     how = likeness(context.recipe.data)
     codes = judged.codes_of(context, part.number, part.num_samples, (judged.FOLDER,))
     held = codes == selection.code(selection.HELD_OUT)
     left = np.flatnonzero(held | (codes == selection.code(selection.TRAIN)))
     column = cleaned.read_samples(context, part.number)["sample"]
-    hashes = [band_hashes(_grams(column[int(i)].as_py(), how.words), how) for i in left]
-    bands = len(hashes[0]) if hashes else 0
-    records = np.zeros(len(left) * bands, BAND)
-    if hashes:
+    files = []
+    for number, begin in enumerate(range(0, len(left), _SIGNED_AT_ONCE)):
+        some = left[begin : begin + _SIGNED_AT_ONCE]
+        hashes = [band_hashes(_grams(column[int(i)].as_py(), how.words), how) for i in some]
+        bands = len(hashes[0])
+        records = np.zeros(len(some) * bands, BAND)
         records["hash"] = np.concatenate(hashes)
-        records["index"], records["held_out"] = np.repeat(left, bands), np.repeat(held[left], bands)
-    file = context.file(SIGNED, part.number, ".bands")
-    with whole_path(file) as aside:
-        write_run(aside, prefixes(records["hash"]), records, PREFIXES)
-    return {"samples": part.num_samples, "bands": bands, "files": context.named(file)}
+        records["index"], records["held_out"] = np.repeat(some, bands), np.repeat(held[some], bands)
+        files.append(context.file(SIGNED, part.number, f".{number}.bands"))
+        with whole_path(files[-1]) as aside:
+            write_run(aside, prefixes(records["hash"]), records, PREFIXES)
+    return {"samples": part.num_samples, "files": context.named(*files)}
 
 
 def _grams(sample: str, words: int) -> frozenset[int]:
@@ -77,12 +85,11 @@ def _grams(sample: str, words: int) -> frozenset[int]:
 
 def join_range(part: judged.Range, context: Context) -> Report:
     """Find the pairs of near samples among those that share a band hash of one range."""
-    runs = [
-        read_run(context.file(SIGNED, unit, ".bands"), BAND, part.begin, part.end)
-        for unit in range(part.num_units)
-    ]
-    units = np.repeat(np.arange(part.num_units, dtype=np.uint64), [len(run) for run in runs])
-    records = np.concatenate(runs)
+    files = sorted((context.work / SIGNED).glob("*.bands"))
+    runs = [read_run(file, BAND, part.begin, part.end) for file in files]
+    numbers = np.array([int(file.name.split(".")[0]) for file in files], np.uint64)
+    units = np.repeat(numbers, [len(run) for run in runs])
+    records = np.concatenate([np.zeros(0, BAND), *runs])
     ids = units << np.uint64(32) | records["index"]
     # What is held out comes first, then the order of the sources.
     order = np.lexsort((ids, ~records["held_out"], records["hash"]))
@@ -111,13 +118,9 @@ def _pairs(
         text = column(sample >> 32)[sample & 0xFFFFFFFF].as_py()  # type: ignore[index]
         return _grams(text, how.words)
 
-    compared: dict[tuple[int, int], bool] = {}
-
+    @lru_cache(maxsize=_COMPARED_KEPT)
     def is_near(left: int, right: int) -> bool:
-        pair = (left, right)
-        if pair not in compared:
-            compared[pair] = jaccard(grams_of(left), grams_of(right)) >= how.similarity
-        return compared[pair]
+        return jaccard(grams_of(left), grams_of(right)) >= how.similarity
 
     for begin, end in _groups(hashes):
         different: list[int] = []

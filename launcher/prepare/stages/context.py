@@ -13,8 +13,12 @@ class Context:
     """`work` is a folder that all nodes see, within the folder that will be the prepared data."""
 
     recipe: Recipe
-    tokenizer_folder: str
     work: Path
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder in which the driver leaves the base's tokenizer."""
+        return self.work / "tokenizer"
 
     @property
     def root(self) -> Path:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from adapters.tokenizer import kept_tokenizer, read_template
-from launcher.prepare.context import Context
-from launcher.prepare.rendering import Rendered, render, token_ids
+from adapters.light_tokenizer import left_tokenizer
+from launcher.prepare.rendering import Rendered, ids_of_texts, render, token_ids
 from launcher.prepare.shapes import Message, Sample
+from launcher.prepare.stages.context import Context
 from launcher.prepare.unusable import Unusable
 
 PROMPTS_KEPT = 16
@@ -19,25 +18,29 @@ PROMPTS_KEPT = 16
 class Rows:
     """Makes the rows of samples of one source.
 
-    A row is what `trainer.shards.record_batch` takes, and `cuts`: what was done to make it fit.
+    A row is what `trainer.shard_writer.BatchBuilder` takes, and `cuts`: what was done to make it
+    fit.
     """
 
     def __init__(self, context: Context, labels: Sequence[str], source: int) -> None:
         self._recipe = context.recipe
-        self._tokenizer = kept_tokenizer(
-            Path(context.tokenizer_folder),
-            tuple(context.recipe.base.new_tokens),
-            read_template(context.recipe.data.chat_template),
-        )
+        self._tokenizer = left_tokenizer(context.tokenizer)
         self._label_ids = {label: number for number, label in enumerate(labels)}
         self._source = source
 
-    def of(self, sample: Sample, sample_id: int, split: str) -> list[dict[str, Any]]:
+    def ids(self, samples: Sequence[Sample]) -> list[list[int] | None]:
+        """What `of` may be given, of samples that come one after another."""
+        return ids_of_texts(self._tokenizer, samples)
+
+    def of(
+        self, sample: Sample, sample_id: int, split: str, ids: list[int] | None = None
+    ) -> list[dict[str, Any]]:
         """The rows of a sample, each alone in it. Raises `Unusable`."""
         if split == "held_out" and self._recipe.evaluate.choices:
             return self._choices(sample, sample_id)
         rows = [
-            self._row(part, sample_id) for part in render(self._tokenizer, sample, self._recipe)
+            self._row(part, sample_id)
+            for part in render(self._tokenizer, sample, self._recipe, ids)
         ]
         if sample.rejected is not None:
             return [row | {"choice": number, "answer": 0} for number, row in enumerate(rows)]

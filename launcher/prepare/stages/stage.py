@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from launcher.access import Access
-from recipes.errors import ShoalError, StorageError
+from recipes.errors import DataError, ShoalError, StorageError
 from recipes.files import sha256, write_whole
 
 
 class Item(Protocol):
-    """What one task works on."""
+    """What one task works on; one that reads a file names it, as a text."""
 
     @property
     def number(self) -> int:
@@ -38,6 +39,10 @@ class Working(Protocol):
 
 
 _NO_ACCESS = Access()
+
+# A task whose node is lost is begun again, and so is one that brings its process down, which Ray
+# would begin for ever.
+_MOST_DEATHS = 3
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - an item
 W = TypeVar("W", bound=Working)
@@ -83,7 +88,10 @@ def _kept(file: Path, root: Path) -> Report | None:
 
 
 def settle_ray_data() -> None:
-    """Results come in order, and Ray Data keeps its voice down."""
+    """Results come in order and at once, and Ray Data keeps its voice down."""
+    # They are a few bytes. A thread that fetches them takes one more round of Ray Data's loop after
+    # each task, in which a CPU waits 0.1 s for its next one.
+    os.environ.setdefault("RAY_DATA_METADATA_PREFETCH_ON_THREAD", "0")
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -133,11 +141,28 @@ def _call(
     row: dict[str, Any], function: Callable[[I, W], Any], context: W, access: Access
 ) -> dict[str, Any]:
     access.use()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a task has one CPU, and its neighbours theirs
+    item = pickle.loads(row["item"])
     # An error goes back as a value: Ray would wrap it in its own, and lose it on the way.
     try:
-        result = function(pickle.loads(row["item"]), context)
+        _check_deaths(item)
+        result = function(item, context)
     except ShoalError as error:
         result = error
     except OSError as error:
         result = StorageError(f"{context.work}: {error}. Preparing needs room and access there")
     return {"result": pickle.dumps(result)}
+
+
+def _check_deaths(item: Item) -> None:
+    """Raises `DataError` when this task has brought its process down too often."""
+    from ray._private import worker
+
+    here: Any = worker.global_worker
+    deaths = here.core_worker.get_current_task_attempt_number()
+    if deaths >= _MOST_DEATHS:
+        raise DataError(
+            f"{item}: the process that works on it has died {deaths} times. It may need more "
+            "memory than there is (docs/data.md says how much a task takes; a filter such as "
+            "characters drops rows that are too long), or a library or a step of your own ends it"
+        )

@@ -2,7 +2,7 @@
 
 Units are put into blocks by chance, and the samples of a block are dealt to its groups by chance;
 a group will be a shard. So a shard has samples of up to `BLOCK` units, whatever the sources they
-come from, and the next stage reads one record batch from each. The chance is a function of the
+come from, and the next stage reads its group of each (`dealt`). The chance is a function of the
 unit's number: nothing depends on who computes it.
 """
 
@@ -12,23 +12,23 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import pyarrow as pa
 
-from launcher.prepare import cleaned, judged, near, selection
-from launcher.prepare.context import Context
-from launcher.prepare.mixture import Copies
-from launcher.prepare.rows import PROMPTS_KEPT, Rows
 from launcher.prepare.shapes import Sample
-from launcher.prepare.stage import Report
+from launcher.prepare.stages import cleaned, judged, near, selection
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.dealt import DealtRows, dealing
+from launcher.prepare.stages.mixture import Copies
+from launcher.prepare.stages.rows import PROMPTS_KEPT, Rows
+from launcher.prepare.stages.stage import Report
 from launcher.prepare.unusable import Unusable
 from recipes.data import Data
-from recipes.files import whole_file, whole_path
-from trainer.shards import SCHEMA, compact, record_batch
+from recipes.files import whole_file
 from trainer.split import SPLITS
 
 FOLDER = "tokens"
@@ -55,12 +55,15 @@ class Tokenizing:
     copies: Copies
     labels: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.file}, after {self.first_line:,} lines"
+
 
 @dataclass(slots=True)
 class _Made:
-    """What is made of a unit. The rows of a split lie in lists by group."""
+    """What is made of a unit."""
 
-    rows: dict[str, list[list[dict[str, Any]]]]
+    rows: Mapping[str, DealtRows]
     counts: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
     rejected: Counter[str] = field(default_factory=Counter)
     cuts: Counter[str] = field(default_factory=Counter)
@@ -74,84 +77,126 @@ def blocks(num_units: int) -> list[list[int]]:
 
 
 def tokens_file(context: Context, unit: int, split: str) -> Path:
-    """The tokenised samples of one split of a unit: a record batch for each group."""
+    """The tokenised samples of one split of a unit, by group (`dealt`)."""
     return context.file(FOLDER, unit, f".{split}.arrow")
 
 
 def tokenize_unit(part: Tokenizing, context: Context) -> Report:
-    """Tokenise what was chosen of a unit, and write down what was not; memory: its tokens."""
-    made = _Made(rows={split: [[] for _ in range(part.groups[split])] for split in SPLITS})
+    """Tokenise what was chosen of a unit, and write down what was not; memory: about 64 MiB of
+    tokens for each split, and of each sample some 50 bytes."""
     folder = context.root / "rejected"
     folder.mkdir(exist_ok=True)
     rejected = folder / f"{part.number:05d}.jsonl"
-    with whole_file(rejected) as stream:
+    files = {split: tokens_file(context, part.number, split) for split in SPLITS}
+    with whole_file(rejected) as stream, ExitStack() as stack:
+        made = _Made(
+            rows={
+                split: stack.enter_context(dealing(file, part.groups[split]))
+                for split, file in files.items()
+            }
+        )
         _tokenize(part, context, made, stream)
-    files = []
-    for split in SPLITS:
-        file = tokens_file(context, part.number, split)
-        with (
-            whole_path(file) as aside,
-            pa.OSFile(str(aside), "wb") as sink,
-            pa.ipc.new_file(sink, SCHEMA) as writer,
-        ):
-            for rows in made.rows[split]:
-                writer.write_batch(record_batch(rows))
-        files.append(file)
     return {
         "unit": part.number,
         "splits": {split: dict(counts) for split, counts in made.counts.items()},
         "rejected": dict(made.rejected),
         "cut": dict(made.cuts),
         "prompts": made.prompts,
-        "files": context.named(rejected, *files),
+        "files": context.named(rejected, *files.values()),
     }
 
 
 def _tokenize(part: Tokenizing, context: Context, made: _Made, rejected: TextIO) -> None:
     rows = Rows(context, part.labels, part.source)
-    codes = judged.codes_of(
+    aside = _Aside(part, context, rejected, made.rejected)
+    for batch in _dealt(part, context):
+        samples = [Sample.from_json(dealt.text) for dealt in batch if dealt.copies]
+        ids = rows.ids(samples)
+        each = zip(samples, ids, strict=True)
+        for dealt in batch:
+            if dealt.split is None:
+                aside.put(dealt.number, dealt.verdict, "", dealt.text)
+            elif dealt.copies == 0:
+                made.counts[dealt.split]["left_out_of_mix"] += 1
+            else:
+                try:
+                    _add(rows, *next(each), dealt, part, made)
+                except Unusable as error:
+                    aside.put(dealt.number, error.reason, error.detail, dealt.text)
+    aside.rest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dealt:
+    """A sample of the first stage, and what becomes of it."""
+
+    number: int
+    """Of its row in the unit."""
+    text: str
+    """The sample as JSON."""
+    verdict: str
+    split: str | None
+    """None of one that is set aside."""
+    copies: int
+    group: int
+
+
+def _dealt(part: Tokenizing, context: Context) -> Iterator[list[_Dealt]]:
+    """The samples of a unit, as many at once as lie in one batch of their file."""
+    verdicts = judged.codes_of(
         context, part.number, part.num_samples, (judged.FOLDER, near.FOLDER)
     ).tolist()
-    chances = np.random.Generator(np.random.Philox(part.number)).random(part.num_samples)
-    before = _Aside(part, context, rejected, made.rejected)
-    rank = 0
-    for index, (number, text) in enumerate(_samples(context, part.number)):
-        verdict = selection.reason(codes[index])
-        if verdict not in (selection.TRAIN, selection.HELD_OUT):
-            before.put(number, verdict, "", text)
-            continue
-        split, copies = "held_out", 1
-        if verdict == selection.TRAIN:
-            split, copies = "train", part.copies.of(rank)
-            rank += 1
-        sample, sample_id = Sample.from_json(text), (part.number << 32) | number
-        if copies == 0:
-            made.counts[split]["left_out_of_mix"] += 1
-            continue
-        try:
-            found = rows.of(sample, sample_id, split)
-        except Unusable as error:
-            before.put(number, error.reason, error.detail, text)
-            continue
-        counts = made.counts[split]
-        counts["samples"] += 1
-        counts["repeated"] += copies - 1
-        made.cuts.update(cut for row in found for cut in row.pop("cuts"))
-        counts["tokens"] += copies * sum(len(row["input_ids"]) for row in found)
-        counts["supervised"] += copies * sum(row["supervised"] for row in found)
-        made.rows[split][int(chances[index] * part.groups[split])] += [
-            compact(row) for row in found
-        ] * copies
-        if split == "held_out" and len(made.prompts) < PROMPTS_KEPT:
-            made.prompts += rows.prompts(sample, sample_id)
-    before.rest()
+    chances = np.random.Generator(np.random.Philox(part.number)).random(part.num_samples).tolist()
+    index = rank = 0
+    for batch in cleaned.read_samples(context, part.number).to_batches():
+        numbers, texts = (batch.column(name).to_pylist() for name in ("number", "sample"))
+        found = []
+        for number, text in zip(numbers, texts, strict=True):
+            verdict = selection.reason(verdicts[index])
+            split, copies = _SPLIT_OF.get(verdict), 1
+            if verdict == selection.TRAIN:
+                copies = part.copies.of(rank)
+                rank += 1
+            group = int(chances[index] * part.groups[split]) if split is not None else 0
+            found.append(
+                _Dealt(
+                    number=number,
+                    text=text,
+                    verdict=verdict,
+                    split=split,
+                    copies=copies if split is not None else 0,
+                    group=group,
+                )
+            )
+            index += 1
+        yield found
 
 
-def _samples(context: Context, unit: int) -> Iterator[tuple[int, str]]:
-    table = cleaned.read_samples(context, unit)
-    for batch in table.to_batches():
-        numbers, samples = (batch.column(name).to_pylist() for name in ("number", "sample"))
-        yield from zip(numbers, samples, strict=True)
+_SPLIT_OF = {selection.TRAIN: "train", selection.HELD_OUT: "held_out"}
+
+
+def _add(
+    rows: Rows,
+    sample: Sample,
+    ids: list[int] | None,
+    dealt: _Dealt,
+    part: Tokenizing,
+    made: _Made,
+) -> None:
+    """Add the rows of a sample to its group. Raises `Unusable` where it has none."""
+    assert dealt.split is not None
+    sample_id = (part.number << 32) | dealt.number
+    found = rows.of(sample, sample_id, dealt.split, ids)
+    counts = made.counts[dealt.split]
+    counts["samples"] += 1
+    counts["repeated"] += dealt.copies - 1
+    made.cuts.update(cut for row in found for cut in row["cuts"])
+    counts["tokens"] += dealt.copies * sum(len(row["input_ids"]) for row in found)
+    counts["supervised"] += dealt.copies * sum(row["supervised"] for row in found)
+    for row in found * dealt.copies:
+        made.rows[dealt.split].add(dealt.group, row)
+    if dealt.split == "held_out" and len(made.prompts) < PROMPTS_KEPT:
+        made.prompts += rows.prompts(sample, sample_id)
 
 
 class _Aside:

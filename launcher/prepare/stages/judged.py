@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from launcher.prepare import cleaned, selection
-from launcher.prepare.context import Context
-from launcher.prepare.runs import PREFIXES, counts, read_run, write_run
-from launcher.prepare.stage import Report
+from launcher.prepare.stages import cleaned, selection
+from launcher.prepare.stages.context import Context
+from launcher.prepare.stages.runs import PREFIXES, counts, read_run, write_run
+from launcher.prepare.stages.stage import Report
 from recipes.files import whole_path
 
 FOLDER = "judge"

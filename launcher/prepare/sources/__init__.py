@@ -1,0 +1,1 @@
+"""What a recipe reads: its files are found, told apart by their digests, and cut into units."""
