@@ -198,6 +198,7 @@ class _Attempt:
         fault = Fault(
             kind="hang",
             what=self._watch.hang,
+            said=failed.fault.said,
             step=self._step,
             node=self._watch.hung_node,
         )

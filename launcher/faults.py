@@ -14,6 +14,7 @@ from recipes.errors import BadLossError, ShoalError, StorageError, TrainingError
 _SIGNS_OF_A_LOST_PEER = ("gloo", "nccl", "connection", "socket", "broken pipe", "tcpstore")
 # What the loss of a node looks like to those who are left.
 _OF_A_LOST_NODE: tuple[Kind, ...] = ("worker", "node", "cluster")
+_SAID_CHARACTERS = 500
 _SIGNS_OF_THE_MACHINE = ("cuda error", "cublas", "cudnn", "ecc", "uncorrectable", "nvlink")
 
 
@@ -56,9 +57,11 @@ def fault_of(
     where = f"rank {rank}" if rank is not None else "the workers"
     if place is not None:
         where += f" on {place.host}"
+    said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:_SAID_CHARACTERS]
     fault = Fault(
         kind=kind,
         what=_lost_node(lost, ranks) if kind == "node" and lost else _what(kind, cause, where),
+        said=said,
         step=step,
         node=place.node if place is not None else None,
         batches=cause.batches if isinstance(cause, BadLossError) else (),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher.faults import Whereabouts
@@ -17,6 +18,7 @@ from launcher.hangs import Beat
 from trainer.pulse import Pulse
 
 BEAT_S = 1.0
+_ANSWER_S = 10.0
 
 Event = tuple[str, dict[str, Any]]
 """What happened (`phase`, `step`, or a kind of `events.jsonl`) and its details."""
@@ -94,7 +96,13 @@ class MailboxReporter:
         self._mailbox.put.remote((kind, dict(details)))
 
     def stop_requested(self) -> bool:
-        return bool(ray.get(self._mailbox.stop_requested.remote()))
+        try:
+            return bool(ray.get(self._mailbox.stop_requested.remote(), timeout=_ANSWER_S))
+        except (GetTimeoutError, ActorUnavailableError):
+            # An answer under way while a link is cut is given up by its sender after 20 s, which
+            # who waits for it learns after 300 s (RAY_grpc_keepalive_timeout_ms and
+            # RAY_grpc_client_keepalive_time_ms). The next step asks again.
+            return False
 
 
 def start_beating(mailbox: Any, rank: int, pulse: Pulse) -> None:

@@ -37,6 +37,8 @@ class Fault:
     kind: Kind
     what: str
     """One line for a person, without a full stop."""
+    said: str = ""
+    """What Ray or the rank said itself, in one line."""
     step: int
     """Steps that were done when it happened, counted from the run's beginning."""
     saved: int = 0

@@ -31,8 +31,11 @@ QUICK = {
     "RAY_health_check_failure_threshold": "3",
 }
 """Ray gives a machine that is cut off up within seconds; with its own settings after a minute."""
-PATIENT = {"RAY_health_check_failure_threshold": "30"}
-"""It is given up after six minutes."""
+PATIENT = {
+    "RAY_health_check_failure_threshold": "30",
+    "RAY_grpc_keepalive_timeout_ms": "600000",
+}
+"""It is given up after six minutes, and no answer under way is lost before."""
 # A raylet that is told to end would wait half a minute for its work.
 _AT_ONCE = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
 

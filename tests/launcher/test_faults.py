@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
@@ -81,6 +81,15 @@ def test_a_lost_node_counts_and_not_the_echo_of_it(errors: dict[int, BaseExcepti
     fault = failed(errors, lost_nodes=frozenset({"bb", "a node without ranks"})).fault
     assert (fault.kind, fault.node) == ("node", "bb")
     assert fault.what == "second, the node of rank 1, is gone or cut off"
+    assert fault.said
+
+
+def test_what_was_said_is_kept_beside_what_it_means():
+    error = ActorUnavailableError("keepalive watchdog timeout\n\nand more", b"7" * 16)
+    fault = failed({1: error}, lost_nodes=frozenset({"bb"})).fault
+    assert fault.kind == "node"
+    assert fault.said.startswith("ActorUnavailableError: ")
+    assert "keepalive watchdog timeout and more" in fault.said
 
 
 def test_what_a_rank_says_counts_more_than_that_its_node_is_lost():
