@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launcher.faults import Whereabouts
+from launcher.driving.faults import Whereabouts
 from launcher.plan.base_shape import BaseShape, Tensor, base_shape
 from launcher.plan.machine import Machine
 from launcher.plan.plan import Known

@@ -109,8 +109,8 @@ def _beat_cpu_s() -> float:
     import ray
 
     from cluster.ray_cluster import connected
-    from launcher.faults import Whereabouts
-    from launcher.mailbox import Mailbox
+    from launcher.driving.faults import Whereabouts
+    from launcher.driving.mailbox import Mailbox
     from recipes.cluster import Cluster
     from trainer.pulse import Pulse
 

@@ -23,15 +23,15 @@ from cluster.nodes import room_for
 from cluster.shared_folders import check_read
 from cluster.slurm.rendezvous import Guest, Host, Meeting
 from cluster.slurm.script import script
-from launcher import looking
-from launcher.epochs import epochs_of
-from launcher.faults import fault_of
-from launcher.hangs import find_late
-from launcher.mailbox import Mailbox
+from launcher.driving.faults import fault_of
+from launcher.driving.hangs import find_late
+from launcher.driving.mailbox import Mailbox
+from launcher.driving.policy import Fault, decide
 from launcher.plan.length import worker_counts
 from launcher.plan.plan import make_plan
 from launcher.plan.verdict import judge
-from launcher.policy import Fault, decide
+from launcher.records import looking
+from launcher.records.epochs import epochs_of
 from trainer.ledger import read_ledger
 from trainer.order import Order
 

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from cluster.inside import is_submitted
-from launcher import adapter_commands, data_commands
-from launcher.arguments import OverridesArgument, RecipeArgument, RunArgument
-from launcher.exits import exit_as, interruptible, status_of
+from launcher.commands import adapter_commands, data_commands
+from launcher.commands.arguments import OverridesArgument, RecipeArgument, RunArgument
+from launcher.commands.exits import exit_as, interruptible, status_of
+from launcher.commands.job_commands import commands, go_on, tell_submitted, wait_for_job
+from launcher.commands.use_commands import use
 from launcher.install import check_install
-from launcher.job_commands import commands, go_on, tell_submitted, wait_for_job
 from launcher.signals import raise_from_schedulers
-from launcher.use_commands import use
 from recipes import shipped
 from recipes.errors import RecipeError
 from recipes.load import LoadedRecipe, load
@@ -46,12 +46,12 @@ def run(
     if is_submitted(loaded.recipe):
         if resume:
             raise RecipeError("--resume: resume a run of a job by its name: shoal resume RUN")
-        from launcher.submit import submit
+        from launcher.scheduled.submit import submit
 
         wait_for_job(*submit(loaded))
         return
     from launcher import session
-    from launcher.summary import show_outcome
+    from launcher.records.summary import show_outcome
 
     with interruptible(), open_display() as display:
         outcome = session.run(loaded, display, resume=resume)
@@ -72,11 +72,11 @@ def resume(
     Where and on how many workers it runs, the ZeRO stage, the micro-batch, and what is saved and
     measured may change; what changes the mathematics needs --fork.
     """
-    from launcher import runs
+    from launcher.records import runs
 
     run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
     if is_submitted(load(run_dir / "recipe.yaml", overrides or []).recipe):
-        from launcher.submit import submit_again, submit_fork
+        from launcher.scheduled.submit import submit_again, submit_fork
 
         if fork:
             tell_submitted(*submit_fork(run_dir, overrides or []))
@@ -214,8 +214,9 @@ def samples(
 @app.command("eval")
 def evaluate(run: RunArgument, overrides: OverridesArgument = None) -> None:
     """Measure a run's newest checkpoint on its held-out rows, on this machine or a Ray cluster."""
-    from launcher import runs, session
-    from launcher.summary import show_scores
+    from launcher import session
+    from launcher.records import runs
+    from launcher.records.summary import show_scores
     from launcher.terminal import open_display
 
     run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
@@ -234,8 +235,8 @@ def ledger(
 
     The exit status is 1 when one did.
     """
-    from launcher import runs
-    from launcher.ledger_report import report
+    from launcher.records import runs
+    from launcher.records.ledger_report import report
 
     run_dir = runs.find(run, Path.cwd() / "runs")
     lines, is_proven = report(run_dir, step=step, sample=sample)
@@ -260,8 +261,8 @@ def verify(
 
     The exit status is 1 when something is not.
     """
-    from launcher import runs
-    from launcher.verify import lines, verify_path
+    from launcher.exporting.verify import lines, verify_path
+    from launcher.records import runs
 
     folder = Path(path).expanduser()
     if not folder.is_dir() or runs.is_run(folder):

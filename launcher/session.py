@@ -17,16 +17,17 @@ from adapters.checkpoint_folder import check_base, check_data, reseal
 from adapters.mirror import address_of, open_mirror
 from cluster.inside import is_inside
 from cluster.job_words import PREEMPTED
-from launcher import prepared_summary, runs
+from launcher import prepared_summary
 from launcher.common_ground import check_nodes, make_folders
-from launcher.following import followed
 from launcher.plan import record
 from launcher.positions import check_length
 from launcher.prepare.found import Prepared, find_prepared
 from launcher.prepare.pipeline import prepare as prepare_data
 from launcher.prepare.sources.source import find_sources
 from launcher.prepare.usage import note_run
-from launcher.requests import ask_to_stop, forget, heard
+from launcher.records import runs
+from launcher.records.following import followed
+from launcher.records.requests import ask_to_stop, forget, heard
 from launcher.terminal import Display
 from recipes import address, environment, resolved
 from recipes.data.shapes import ONLY_PREPARED
@@ -52,7 +53,7 @@ _EARLIER_START_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run came to. Stopped before its end, for the reason of `launcher.drive`, it can be
+    """What a run came to. Stopped before its end, for a reason of `driving.drive`, it can be
     resumed."""
 
     run_dir: Path
@@ -129,8 +130,8 @@ def _run(
     find_sources(recipe.data, cache)
     from cluster.ray_cluster import connected, resources, uses_gpu
     from cluster.room import free_bytes
-    from launcher.drive import import_ray_train
-    from launcher.preflight import Preflight, check_best_by, check_room
+    from launcher.driving.drive import import_ray_train
+    from launcher.driving.preflight import Preflight, check_best_by, check_room
 
     with connected_with_display(connected, recipe, display) as connection:
         gpu = uses_gpu(recipe.cluster, resources())
@@ -157,7 +158,7 @@ def _run(
                 runs.note_parent(run_dir, runs.name_of(forked))
             if forked is not None or earlier is not None:
                 job = _continued(job, prepared, display)
-            from launcher.attempts import run_attempts
+            from launcher.driving.attempts import run_attempts
 
             result = run_attempts(job, connection, display)
             record.end(run_dir)
@@ -214,7 +215,7 @@ def _storage(recipe: Recipe, earlier: Path | None) -> str:
 def _continued(job: Job, prepared: Prepared, display: Display) -> Job:
     """The job from its run's newest whole checkpoint, or from that of the run it was forked from;
     from the beginning when there is none."""
-    from launcher.attempts import newest_checkpoint
+    from launcher.driving.attempts import newest_checkpoint
     from trainer.shards import training_digest
 
     folder = newest_checkpoint(job.run_dir, display)
@@ -233,7 +234,7 @@ def _continued(job: Job, prepared: Prepared, display: Display) -> Job:
 
 def _forked(job: Job, parent: Path, prepared: Prepared, display: Display) -> Job:
     """The job from another run's newest checkpoint, which becomes the new run's own first."""
-    from launcher.attempts import newest_checkpoint
+    from launcher.driving.attempts import newest_checkpoint
     from trainer.shards import training_digest
 
     folder = newest_checkpoint(parent, display)
@@ -266,7 +267,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], display: Display) -> Mappi
         prepared = _prepare(recipe, base_folder, display)
         if prepared.manifest["splits"]["held_out"]["rows"] == 0:
             raise DataError(f"{run_dir}: its recipe holds no rows out, there is nothing to measure")
-        from launcher.attempts import run_attempts
+        from launcher.driving.attempts import run_attempts
 
         job = dataclasses.replace(
             _job(recipe, run_dir, prepared.folder, base_folder),

@@ -17,8 +17,8 @@ import pytest
 from chaos.workplace import name_of
 
 from launcher.cli import app
-from launcher.exits import status_of
-from launcher.runs import read_events
+from launcher.commands.exits import status_of
+from launcher.records.runs import read_events
 from trainer.ledger import read_ledger
 from trainer.metrics import read_steps
 
@@ -358,7 +358,7 @@ def test_other_data_cannot_go_on(workplace: Path, preempted: Path):
 
 
 def test_two_cannot_drive_one_run(workplace: Path, preempted: Path):
-    from launcher import runs
+    from launcher.records import runs
     from recipes.errors import StorageError
 
     busy = pytest.raises(StorageError, match="another shoal is running it")

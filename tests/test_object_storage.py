@@ -16,7 +16,7 @@ from test_end_to_end import SHOAL, make_workplace, shoal, wait_for
 
 from adapters.object_store import ObjectStore
 from launcher.cli import app
-from launcher.exits import status_of
+from launcher.commands.exits import status_of
 from recipes.address import join, working_folder
 from trainer.ledger import read_ledger
 

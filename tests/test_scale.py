@@ -15,12 +15,12 @@ from benchmarks import fleet
 from cluster import nodes, shared_folders
 from cluster.process import Completed
 from cluster.slurm import commands
-from launcher import looking
-from launcher.epochs import epochs_of
-from launcher.hangs import Beat
-from launcher.mailbox import Mailbox
+from launcher.driving.hangs import Beat
+from launcher.driving.mailbox import Mailbox
+from launcher.driving.watch import Watch
 from launcher.plan.length import worker_counts
-from launcher.watch import Watch
+from launcher.records import looking
+from launcher.records.epochs import epochs_of
 from recipes.errors import StorageError
 from recipes.listing import listed
 from trainer import order

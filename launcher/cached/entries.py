@@ -11,10 +11,10 @@ from typing import Literal
 
 from filelock import FileLock
 
-from launcher import jobs
-from launcher.locks import is_held
 from launcher.prepare.usage import REMOVED, noted_runs
-from launcher.runs import is_run, name_of
+from launcher.records import jobs
+from launcher.records.locks import is_held
+from launcher.records.runs import is_run, name_of
 from recipes.errors import DataError
 from trainer.shards import read_manifest
 

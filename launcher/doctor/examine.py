@@ -16,7 +16,6 @@ from cluster.asking import Silent, answers, nodes, offers, on
 from cluster.inside import job_nodes
 from cluster.ray_cluster import connected
 from cluster.ray_node import OBJECT_STORE_BYTES
-from launcher import runs
 from launcher.common_ground import make_folders
 from launcher.doctor import network
 from launcher.doctor.facts import Clock, NodeFacts
@@ -28,6 +27,7 @@ from launcher.doctor.recipe_checks import check_missing, check_recipe, machine_o
 from launcher.doctor.report import Report
 from launcher.plan.known import look
 from launcher.plan.plan import make_plan
+from launcher.records import runs
 from launcher.session import connected_with_display
 from launcher.terminal import Display
 from recipes.address import is_address

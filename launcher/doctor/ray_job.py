@@ -12,8 +12,8 @@ from cluster.process import last_lines
 from cluster.ray_jobs.scheduler import RayJobs
 from launcher.doctor.report import Report, from_json, to_json
 from launcher.doctor.waiting import wait_for_end
-from launcher.job_entry import own_ticket
-from launcher.submit import submission
+from launcher.scheduled.job_entry import own_ticket
+from launcher.scheduled.submit import submission
 from launcher.terminal import Display
 from recipes import environment
 from recipes.errors import ClusterError

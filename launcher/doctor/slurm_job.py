@@ -13,10 +13,10 @@ from cluster.job import Job, JobState
 from cluster.process import last_lines
 from cluster.slurm.scheduler import Slurm, hand_in
 from cluster.slurm.script import doctor_script
-from launcher import runs
 from launcher.doctor.report import Report, from_json, to_json
 from launcher.doctor.waiting import wait_for_end
 from launcher.install import own_command
+from launcher.records import runs
 from launcher.terminal import Display
 from recipes import resolved
 from recipes.address import is_address

@@ -58,7 +58,7 @@ def lines(
         return
     yield from report(loaded, judged.plan, judged.machine, judged.verdict)
     if is_submitted(loaded.recipe):
-        from launcher.submit import dry_run
+        from launcher.scheduled.submit import dry_run
 
         yield from [
             "",
@@ -75,7 +75,7 @@ def _run_of(reference: str) -> Path | None:
         is_recipe = folder.is_file() or reference in shipped.names()
         if is_recipe or not (folder.is_dir() or (Path("runs") / reference).is_dir()):
             return None
-    from launcher import runs
+    from launcher.records import runs
 
     return runs.find(reference, Path.cwd() / "runs")
 

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from launcher import runs
 from launcher.plan.command import plan_of, to_json
 from launcher.plan.machine import machine_of
+from launcher.records import runs
 from recipes.errors import CheckpointError, DataError, ShoalError
 from recipes.files import write_whole
 from recipes.load import LoadedRecipe

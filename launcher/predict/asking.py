@@ -17,7 +17,7 @@ from launcher.prepare.rendering import render_chat, render_classified
 from launcher.prepare.shapes import Message
 from launcher.prepare.sources.source import Unit
 from launcher.prepare.unusable import Unusable
-from launcher.questions import Question, Way, check_room, question_ids, to_question
+from launcher.using.questions import Question, Way, check_room, question_ids, to_question
 from recipes.recipe import Recipe
 
 SCHEMA = pa.schema(

@@ -17,16 +17,16 @@ from adapters.base_ref import read_config
 from adapters.quiet import unheard
 from adapters.tokenizer import has_chat_template
 from launcher.access import Access
-from launcher.chosen import choose, opening_of
 from launcher.common_ground import check_nodes
 from launcher.predict.answering import Answered, Answerer, Answering, Judged, Slice
 from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.prepare.base_tokenizer import BaseTokenizer
 from launcher.prepare.sources.source import Unit
 from launcher.prepare.stages.stage import run_on_ray, settle_ray_data
-from launcher.questions import units_of, way_of_texts
 from launcher.session import connected_with_display
 from launcher.terminal import Display
+from launcher.using.chosen import choose, opening_of
+from launcher.using.questions import units_of, way_of_texts
 from recipes.cluster import Cluster
 from recipes.errors import DataError, RecipeError, ShoalError, StorageError
 from recipes.files import whole_file

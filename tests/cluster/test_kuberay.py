@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.ray_jobs.ticket import Ticket
-from launcher.submit import dry_run, submit
+from launcher.scheduled.submit import dry_run, submit
 from recipes.errors import RecipeError
 from recipes.load import load
 

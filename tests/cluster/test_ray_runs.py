@@ -17,7 +17,7 @@ from lab.lab import Lab, wait_until
 from lab.machine import ROOT
 from lab.ray_cluster import PATIENT, RayCluster
 from lab.runs import SHOAL, assert_nothing_left, steps_of
-from launcher.runs import read_events
+from launcher.records.runs import read_events
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 

@@ -10,7 +10,7 @@ import psutil
 
 from lab.lab import wait_until
 from lab.ray_cluster import RayCluster
-from launcher.runs import read_events
+from launcher.records.runs import read_events
 
 SHOAL = str(Path(sys.executable).parent / "shoal")
 STEPS = 300

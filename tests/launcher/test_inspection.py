@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from launcher import prepared_summary
-from launcher.exits import status_of
+from launcher.commands.exits import status_of
 from launcher.inspection.command import Seen, Wanted, inspect, look, show
 from launcher.inspection.decoder import Decoder, Piece
 from launcher.inspection.figures import shards_step

@@ -19,13 +19,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from adapters.light_tokenizer import leave_tokenizer
 from adapters.tokenizer import load_tokenizer
-from launcher.chosen import choose, opening_of
 from launcher.predict import prediction
 from launcher.predict.answering import Answerer, Answering
 from launcher.predict.asking import Asked, Asking, ask_unit
 from launcher.predict.prediction import Wanted, check_target, crew, predict, slices
 from launcher.prepare.sources.source import Source, Unit
-from launcher.questions import units_of, way_of_texts
+from launcher.using.chosen import choose, opening_of
+from launcher.using.questions import units_of, way_of_texts
 from recipes import data as recipe_data
 from recipes.cluster import Cluster
 from recipes.errors import CheckpointError, ClusterError, DataError, RecipeError

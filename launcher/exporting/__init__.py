@@ -1,0 +1,1 @@
+"""What was trained as files for others: folders of adapters, merged models, GGUF."""

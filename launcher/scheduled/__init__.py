@@ -1,0 +1,1 @@
+"""Runs that a scheduler starts: handed in here, driven in a job."""

@@ -1,0 +1,1 @@
+"""Asking what was trained: adapters by their names, prompts, answers, and a chat."""
