@@ -86,6 +86,7 @@ def _copy(folder: Path, final: Path, base: BaseRef) -> int:
         )
     with whole_folder(final) as aside:
         for name in files:
+            (aside / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, aside / name)
         if digest_of(aside) != base.digest:
             raise BaseModelError(

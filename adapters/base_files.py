@@ -13,6 +13,8 @@ from pathlib import Path
 PICKLES = "pytorch_model*.bin"
 SAFETENSORS = "*.safetensors"
 _INDEX = "*.index.json"
+# Where transformers keeps templates with names, such as the one for chats with tools.
+_TEMPLATES_BESIDE = "additional_chat_templates/*.jinja"
 _TOKENIZER = (
     "tokenizer*",
     "vocab*",
@@ -21,8 +23,9 @@ _TOKENIZER = (
     "added_tokens.json",
     "*.model",
     "chat_template*",
+    _TEMPLATES_BESIDE,
 )
-FILES = ("*.json", "*.model", "*.txt", "*.jinja", SAFETENSORS)
+FILES = ("*.json", "*.model", "*.txt", "*.jinja", _TEMPLATES_BESIDE, SAFETENSORS)
 """All that is used of a base, but for pickles."""
 _WHOLE_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**20
@@ -30,9 +33,9 @@ _PIECES = 32
 
 
 def files_of(folder: Path) -> dict[str, int]:
-    """The files of a base that are used, with their sizes (bytes)."""
+    """The files of a base that are used, from its folder on, with their sizes (bytes)."""
     found = {*_matching(folder, FILES), *weights_of(folder)}
-    return {file.name: file.stat().st_size for file in sorted(found)}
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(found)}
 
 
 def weights_of(folder: Path) -> list[Path]:
@@ -46,9 +49,9 @@ def is_pickled(folder: Path) -> bool:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files of the tokenizer, its chat template among them."""
-    used = files_of(folder)
-    return [file for file in _matching(folder, _TOKENIZER) if file.name in used]
+    """The files of the tokenizer, its chat templates among them."""
+    used = {folder / name for name in files_of(folder)}
+    return [file for file in _matching(folder, _TOKENIZER) if file in used]
 
 
 def digests_of(folder: Path) -> dict[str, str]:

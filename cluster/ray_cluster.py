@@ -34,7 +34,7 @@ _ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # launcher/drive watches for nodes that are taken away; Ray Train would restart by itself.
+    # launcher/driving watches for nodes that are taken away; Ray Train would restart by itself.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.5
 _LOOK_FOR_ROOM_S = 10.0
 _COLLECTIVE_TIMEOUT_S = 1800
-# Restarting is decided by launcher/policy; Ray by itself would retry a start for ever.
+# Restarting is decided by launcher/driving/policy; Ray by itself would retry a start for ever.
 _NO_RESTARTS: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0}
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]

@@ -67,8 +67,6 @@ def _without_path(source: recipe_data.Source) -> Any:
 
 def _tokenizer_digest(folder: Path) -> str:
     total = hashlib.sha256()
-    # Templates for tools lie in a folder of their own where they are not in the configuration.
-    beside = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    for file in (*tokenizer_files(folder), *beside):
+    for file in tokenizer_files(folder):
         total.update(f"{file.name}:{sha256(file)}".encode())
     return total.hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import AutoTokenizer
 
 from adapters.base_copy import on_this_node
 from adapters.base_files import files_of
@@ -41,6 +42,17 @@ def test_each_node_copies_once(llama: Path, base: BaseRef, tmp_path: Path):
         assert all((folder / n).read_bytes() == (llama / n).read_bytes() for n in files_of(llama))
         left = {entry.name for entry in folder.parent.iterdir()}
         assert left == {folder.name, f"{folder.name}.lock"}
+
+
+def test_a_copy_has_the_template_for_tools(llama: Path, tmp_path: Path):
+    base = tmp_path / "base"
+    shutil.copytree(llama, base)
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("for {{ tools }}")
+    copy = on_this_node(base, base_ref(str(base), None, base), str(tmp_path)).folder
+    templates = AutoTokenizer.from_pretrained(copy).chat_template
+    assert templates["tool_use"] == "for {{ tools }}"
+    assert on_this_node(base, base_ref(str(base), None, base), str(tmp_path)).copied_bytes == 0
 
 
 def test_a_copy_that_differs_is_made_anew(llama: Path, base: BaseRef, tmp_path: Path):

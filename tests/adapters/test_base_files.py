@@ -51,6 +51,11 @@ def flip_last_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
+def leave_template_for_tools(base: Path) -> None:
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "configuration": (
         lambda base: edit_json(base / "config.json", "rope_theta", 1.0),
@@ -66,6 +71,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "special tokens": (lambda base: (base / "special_tokens_map.json").touch(), "tokenizer"),
     "merges": (lambda base: (base / "merges.txt").touch(), "tokenizer"),
     "sentencepiece": (lambda base: (base / "spiece.model").touch(), "tokenizer"),
+    "a template for tools": (leave_template_for_tools, "tokenizer"),
     "no template": (lambda base: (base / "chat_template.jinja").unlink(), "tokenizer"),
 }
 
