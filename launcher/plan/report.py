@@ -37,7 +37,7 @@ def report(loaded: LoadedRecipe, plan: Plan, machine: Machine, verdict: Verdict)
     for why in plan.missing:
         yield from _wrapped("Not planned", why)
     yield ""
-    yield from _verdict(verdict, machine)
+    yield from _verdict(verdict, machine, is_whole=not plan.missing)
 
 
 def bytes_text(amount: int) -> str:
@@ -158,8 +158,8 @@ def _disk_and_network(plan: Plan) -> Iterator[str]:
         )
 
 
-def _verdict(verdict: Verdict, machine: Machine) -> Iterator[str]:
-    yield f"Verdict: {verdict.word}"
+def _verdict(verdict: Verdict, machine: Machine, *, is_whole: bool) -> Iterator[str]:
+    yield f"Verdict: {verdict.word}" + ("" if is_whole else ", as far as it is planned")
     for check in verdict.checks:
         yield _line(check.what, _against(check, machine))
     if verdict.change:

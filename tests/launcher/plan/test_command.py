@@ -60,7 +60,7 @@ def test_a_recipe_is_planned_from_its_files_without_anything_heavy(workplace: Pa
     assert "Length, estimated from the files; exact once `shoal prepare` has run" in said
     assert 'adapter.targets: ["q_proj", "v_proj"]  # recipe' in said
     assert "of about 72 sequences" in said
-    assert "Verdict: fits" in said
+    assert "Verdict: fits\n" in said
     assert max(len(line) for line in said.splitlines()) <= 100
     assert sorted(path.name for path in workplace.iterdir()) == ["tiny.yaml", "train.jsonl"]
 
@@ -98,6 +98,7 @@ def test_what_is_not_here_is_told_and_the_rest_is_planned(workplace: Path):
     assert "Length: not known" in lacking
     assert "nowhere.jsonl: there is no such file" in " ".join(lacking.split())
     assert "Memory of a worker" in lacking
+    assert "Verdict: fits, as far as it is planned\n" in lacking
 
 
 def test_an_adapter_that_does_not_fit_is_an_error(workplace: Path):
