@@ -35,7 +35,9 @@ class Watch:
     unheard_nodes: set[str] = field(default_factory=set)
     """Nodes that do not answer, and whose ranks are silent, since the last step."""
     _steps: deque[float] = field(default_factory=lambda: deque(maxlen=20))
-    _named: bool = False
+    _named: set[bool] = field(default_factory=set)
+    """Of the step under way, whether late ranks were named that are heard (False) and such that are
+    silent (True): a link may be cut while a rank is late already."""
     _begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -45,11 +47,11 @@ class Watch:
 
     def step_took(self, seconds: float) -> None:
         self._steps.append(seconds)
-        self._named = False
+        self._named.clear()
         self.unheard_nodes.clear()
 
     def look(self, ranks: Mapping[int, Whereabouts], beats: Mapping[int, Beat]) -> None:
-        """Name who is late, once; kill its process when it is late for too long."""
+        """Name who is late, once in a step; kill its process when it is late for too long."""
         if self.hang is not None:
             return
         if len(beats) < self.num_ranks:
@@ -60,8 +62,8 @@ class Watch:
         )
         if late is None:
             return
-        if not self._named:
-            self._named = True
+        if late.silent not in self._named:
+            self._named.add(late.silent)
             self._tell(late, ranks, beats)
         if act:
             self._end(late, ranks, beats)
