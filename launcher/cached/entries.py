@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
+from launcher.prepare import layout
 from launcher.prepare.usage import REMOVED, noted_runs
 from launcher.records import jobs
 from launcher.records.locks import is_held
@@ -76,7 +75,7 @@ _OTHERS = {
 
 def prepared_entries(cache: Path) -> list[PreparedEntry]:
     """All prepared data, that which was used last first."""
-    folders = [file.parent for file in (cache / "prepared").glob("[!.]*/manifest.json")]
+    folders = layout.all_finished(cache)
     runs = {folder: [run for run in noted_runs(folder) if is_run(run)] for folder in folders}
     users = _users([run for found in runs.values() for run in found])
     entries = [
@@ -118,8 +117,8 @@ def _users(runs: Sequence[Path]) -> dict[Path, User]:
 
 def partial_entries(cache: Path) -> list[PartialEntry]:
     """What was begun, sorted by key."""
-    begun = [folder for folder in (cache / "preparing").glob("*") if folder.is_dir()]
-    left = list((cache / "prepared").glob(f".*{REMOVED}"))
+    begun = [folder for folder in layout.begun(cache).glob("*") if folder.is_dir()]
+    left = list(layout.finished(cache).glob(f".*{REMOVED}"))
     entries = []
     for folder in sorted([*begun, *left]):
         key = folder.name.removeprefix(".").removesuffix(REMOVED)
@@ -130,7 +129,7 @@ def partial_entries(cache: Path) -> list[PartialEntry]:
                     folder=folder,
                     bytes=bytes_of(folder),
                     changed=_last_change(folder),
-                    is_made=is_held(_lock_file(cache, key)),
+                    is_made=is_held(layout.lock_file(cache, key)),
                 )
             )
     return entries
@@ -146,25 +145,16 @@ def _last_change(folder: Path) -> float:
     return last
 
 
-def lock_of(cache: Path, key: str) -> FileLock:
-    """What is held while data of a key is made."""
-    return FileLock(_lock_file(cache, key))
-
-
-def _lock_file(cache: Path, key: str) -> Path:
-    return cache / "locks" / f"{key}.lock"
-
-
 def other_entries(cache: Path) -> Iterator[OtherEntry]:
     """Samples, bases that were converted or fetched, and the digests of sources."""
     for name, what in _OTHERS.items():
         for folder in sorted((cache / name).glob("[!.]*")):
             if folder.is_dir():
                 yield OtherEntry(what=what, name=folder.name, bytes=bytes_of(folder))
-    digests = list((cache / "digests").glob("*.json"))
-    if digests:
-        name = f"of {len(digests):,} source files"
-        yield OtherEntry(what="digests", name=name, bytes=bytes_of(cache / "digests"))
+    digests = layout.digests(cache)
+    if files := list(digests.glob("*.json")):
+        name = f"of {len(files):,} source files"
+        yield OtherEntry(what="digests", name=name, bytes=bytes_of(digests))
 
 
 def bytes_of(folder: Path) -> int:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
-from launcher.cached.entries import PartialEntry, PreparedEntry, lock_of
+from launcher.cached.entries import PartialEntry, PreparedEntry
+from launcher.prepare import layout
 from launcher.prepare.usage import REMOVED, forget_runs
 from recipes.errors import RecipeError, StorageError
 from recipes.listing import listed
@@ -108,11 +109,11 @@ def remove(cache: Path, entry: Entry) -> None:
 
     Raises `StorageError` when it is being made, or cannot be removed.
     """
-    aside = cache / "prepared" / f".{entry.key}{REMOVED}"
-    lock = lock_of(cache, entry.key)
+    aside = layout.finished(cache) / f".{entry.key}{REMOVED}"
+    lock_file = layout.lock_file(cache, entry.key)
     try:
-        (cache / "locks").mkdir(exist_ok=True)
-        with lock.acquire(timeout=0):
+        lock_file.parent.mkdir(exist_ok=True)
+        with FileLock(lock_file, timeout=0):
             if entry.folder != aside:
                 if aside.exists():
                     shutil.rmtree(aside)

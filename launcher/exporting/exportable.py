@@ -14,6 +14,7 @@ from adapters.checkpoint_folder import folder_of, read_origin, read_position
 from adapters.exported import check_adapter
 from adapters.mirror import open_mirror
 from adapters.model_card import Facts, Rows
+from launcher.prepare import layout
 from launcher.records import runs
 from recipes import resolved
 from recipes.adapter import Adapter, OtherPeft
@@ -119,7 +120,7 @@ def _checkpoint(run_dir: Path, step: int | None) -> Path:
 
 def _data(recipe: Recipe, digest: str) -> tuple[Path | None, Mapping[str, Any] | None]:
     """The prepared data with this digest of its training rows, and its manifest."""
-    for folder in sorted((Path(recipe.storage.cache) / "prepared").glob("*")):
+    for folder in sorted(layout.all_finished(Path(recipe.storage.cache))):
         with suppress(DataError, KeyError):
             manifest = shards.read_manifest(folder)
             if shards.training_digest(manifest) == digest:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cached.removal import one_key
+from launcher.prepare import layout
 from launcher.prepare.intact import damage_of
 from recipes import shipped
 from recipes.errors import DataError, RecipeError
@@ -41,8 +42,8 @@ def find(reference: str, overrides: Sequence[str], cache: Path) -> Place:
     if folder.is_dir():
         raise DataError(f"{folder}: holds no prepared data, and no recipe")
     if _KEY.fullmatch(reference):
-        keys = {file.parent.name for file in (cache / "prepared").glob("[!.]*/manifest.json")}
-        return _opened(cache / "prepared" / one_key(reference, keys))
+        keys = {prepared.name for prepared in layout.all_finished(cache)}
+        return _opened(layout.finished(cache) / one_key(reference, keys))
     shipped.find(reference)  # raises, with the nearest name
     raise AssertionError("unreachable")
 

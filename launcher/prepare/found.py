@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.prepare import layout
 from launcher.prepare.failures import Failures
 from launcher.prepare.intact import damage_of
 from launcher.prepare.key import prepared_key
@@ -77,13 +78,13 @@ def folder_for(
 ) -> Path | None:
     """Where a recipe's prepared data lies or would lie. Sources that look as when they were last
     read are known; None when more than `most_bytes` of others would have to be read."""
-    digests = Digests(folder=cache / "digests")
+    digests = Digests(folder=layout.digests(cache))
     known = digests.look(sources)
     unknown = sum(s.bytes for s, sha256 in zip(sources, known, strict=True) if sha256 is None)
     if unknown > most_bytes:
         return None
     entries = digests.of(sources, known, hash_here, remember=remember)
-    return cache / "prepared" / prepared_key(recipe, base_folder, entries)
+    return layout.finished(cache) / prepared_key(recipe, base_folder, entries)
 
 
 def _whole(folder: Path) -> Mapping[str, Any] | None:

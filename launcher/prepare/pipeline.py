@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from adapters.tokenizer import has_chat_template, names_end, read_template
 from launcher.access import Access
+from launcher.prepare import layout
 from launcher.prepare.base_tokenizer import BaseTokenizer
 from launcher.prepare.examples import REJECTED, examples_of
 from launcher.prepare.failures import UselessRowsError
@@ -65,7 +66,7 @@ def prepare(
     """
     sources = find_sources(recipe.data, cache)
     progress("reading sources", 0, 0)
-    digests = Digests(folder=cache / "digests")
+    digests = Digests(folder=layout.digests(cache))
     known = digests.look(sources)
     entries = digests.of(
         sources,
@@ -80,9 +81,9 @@ def prepare(
                 "size nor its time has changed"
             )
     key = prepared_key(recipe, base_folder, entries)
-    folder, aside = cache / "prepared" / key, cache / "preparing" / key
+    folder, aside = layout.finished(cache) / key, layout.begun(cache) / key
     # Runs of a sweep begin at the same moment, and need the same.
-    with _made_or_alone(folder, recipe, progress) as found:
+    with _made_or_alone(folder, layout.lock_file(cache, key), recipe, progress) as found:
         if found is not None:
             return found
         if (folder / MANIFEST).is_file():
@@ -136,15 +137,16 @@ def _hash_one(item: _Hashing, context: Context) -> str:
 
 
 @contextmanager
-def _made_or_alone(folder: Path, recipe: Recipe, progress: Progress) -> Iterator[Prepared | None]:
+def _made_or_alone(
+    folder: Path, lock_file: Path, recipe: Recipe, progress: Progress
+) -> Iterator[Prepared | None]:
     """What is prepared in a folder; None when nothing is, and nobody else makes it meanwhile. Waits
     for whoever does, until it is made or its process has ended, however that ends."""
-    locks = folder.parent.with_name("locks")
-    lock = FileLock(locks / f"{folder.name}.lock")
+    lock = FileLock(lock_file)
     told = False
     try:
         try:
-            locks.mkdir(parents=True, exist_ok=True)
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
             while (found := prepared_in(folder, recipe)) is None and not lock.is_locked:
                 with suppress(Timeout):
                     lock.acquire(timeout=_LOOK_AGAIN_S)
