@@ -52,11 +52,18 @@ def pad_token_id(tokenizer: Any) -> int:
     raise AssertionError("unreachable")
 
 
-def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer knows how a chat is written, without loading it."""
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    return bool(_json(folder / "tokenizer_config.json").get("chat_template"))
+def chat_templates(folder: Path) -> list[str]:
+    """The chat templates that lie with a tokenizer, without loading it; several have names, such as
+    one for chats with tools."""
+    configured = _json(folder / "tokenizer_config.json").get("chat_template")
+    named = configured if isinstance(configured, list) else [{"template": configured}]
+    named.append({"template": _json(folder / "chat_template.json").get("chat_template")})
+    texts = [each.get("template") for each in named if isinstance(each, dict)]
+    beside = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
+    texts += [
+        file.read_text(encoding="utf-8", errors="replace") for file in beside if file.is_file()
+    ]
+    return [text for text in texts if isinstance(text, str) and text]
 
 
 def names_end(folder: Path) -> bool:

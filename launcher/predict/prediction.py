@@ -15,7 +15,7 @@ from pathlib import Path
 
 from adapters.base_ref import read_config
 from adapters.quiet import unheard
-from adapters.tokenizer import has_chat_template
+from adapters.tokenizer import chat_templates
 from launcher.access import Access
 from launcher.common_ground import check_nodes
 from launcher.predict.answering import Answered, Answerer, Answering, Judged, Slice
@@ -77,7 +77,7 @@ def predict(wanted: Wanted, overrides: Sequence[str], display: Display) -> Predi
     recipe, cache = chosen.recipe, Path(chosen.recipe.storage.cache)
     opening = opening_of(recipe, [chosen])
     parts = units_of(wanted.file, recipe, "FILE")
-    has_template = opening.chat_template is not None or has_chat_template(opening.folder)
+    has_template = opening.chat_template is not None or bool(chat_templates(opening.folder))
     way = way_of_texts(recipe, has_template=has_template, tell=display.line)
     with connected_with_display(connected, recipe, display), _work(cache) as work:
         workers, gpu = crew(

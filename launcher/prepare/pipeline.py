@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adapters.tokenizer import has_chat_template, names_end, read_template
+from adapters.tokenizer import chat_templates, names_end, read_template
 from launcher.access import Access
 from launcher.prepare import layout
 from launcher.prepare.base_tokenizer import BaseTokenizer
@@ -88,13 +88,15 @@ def prepare(
             return found
         if (folder / MANIFEST).is_file():
             tell(f"{damage_of(folder, read_manifest(folder))}: all of it is prepared again")
-        _check_tokenizer(recipe, base_folder)
+        given = read_template(recipe.data.chat_template)
+        templates = [given] if given is not None else chat_templates(base_folder)
+        _check_templates(recipe, base_folder, templates)
         if recipe.task == "causal_lm" and not names_end(base_folder):
             tell(_NO_END)
         try:
             (aside / "work").mkdir(parents=True, exist_ok=True)
             folder.parent.mkdir(exist_ok=True)
-            for line in recognised(recipe, sources):
+            for line in recognised(recipe, sources, templates):
                 tell(line)
             if (aside / MANIFEST).is_file():  # which is written when all else is
                 manifest = read_manifest(aside)
@@ -161,16 +163,15 @@ def _made_or_alone(
         lock.release()
 
 
-def _check_tokenizer(recipe: Recipe, folder: Path) -> None:
+def _check_templates(recipe: Recipe, folder: Path, templates: Sequence[str]) -> None:
     data = recipe.data
     if data.chat_template is not None:
         check_template(data.chat_template)
-    has_template = data.chat_template is not None or has_chat_template(folder)
     chats = (*CHATS, "text_label", "text_labels", "image_text")
     needs = [f"{path} = {shape}" for path, shape in data.shapes() if shape in chats]
     if data.prompt:
         needs.insert(0, "data.prompt")
-    if recipe.task == "causal_lm" and needs and not has_template:
+    if recipe.task == "causal_lm" and needs and not templates:
         raise DataError(
             f"{needs[0]}: the tokenizer of {folder} has no chat template. Use a base that was made "
             "for chat, give data.chat_template, or data.format=text"

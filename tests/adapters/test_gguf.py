@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 from adapters.base import load_base
 from adapters.base_ref import base_ref, locate
-from adapters.tokenizer import has_chat_template, load_tokenizer
+from adapters.tokenizer import chat_templates, load_tokenizer
 from recipes.base import Base
 from recipes.errors import BaseModelError, StorageError
 from support.tiny_gguf import write_gguf
@@ -46,7 +46,7 @@ def test_it_becomes_the_model_it_was_made_of(llama: Path, gguf: Path, cache: Pat
     ids = torch.arange(20)[None]
     assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
     assert "quantization_config" not in model.config.to_dict()
-    assert has_chat_template(folder)
+    assert chat_templates(folder)
     tokenizer = load_tokenizer(folder)
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "w1 w0"}], tokenize=False)
     assert chat == "<|user|> w1 w0 <|end|> "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from launcher.prepare.shapes.calls import tools_of
 from launcher.prepare.shapes.columns import Columns, columns_of
 from launcher.prepare.unusable import Unusable
 from recipes.data import Data, Source
@@ -61,6 +62,7 @@ TELLS: tuple[Tell, ...] = (
 )
 """In this order: rows often have more columns than they need, and the first that fits is taken."""
 
+_WITH_TOOLS = ("preference", "image_text", "messages", "sharegpt", "prompt_completion")
 _ANSWERS = ("completion", "output", "chosen", "rejected", "label", "labels")
 
 
@@ -146,6 +148,9 @@ class Guess:
     """With data.prompt, which takes rows of any shape: columns that it names and the first row does
     not have. None without."""
 
+    has_tools: bool = False
+    """Whether any of the rows, as a chat, has tools that may be called."""
+
     @property
     def told(self) -> str:
         """For a person: `alpaca (columns instruction, output)`."""
@@ -167,6 +172,7 @@ def guess(rows: Iterable[Mapping[str, Any]], recipe: Recipe, source: Source | No
     counts: Counter[str] = Counter()
     by: dict[Shape, tuple[str, ...]] = {}
     first: tuple[str, ...] = ()
+    has_tools = False
     for row in rows:
         first = first or tuple(map(str, row))
         try:
@@ -176,12 +182,21 @@ def guess(rows: Iterable[Mapping[str, Any]], recipe: Recipe, source: Source | No
             continue
         counts[found.shape] += 1
         by.setdefault(found.shape, found.by)
+        has_tools |= found.shape in _WITH_TOOLS and _names_tools(found.columns)
     shape = max(by, key=lambda shape: counts[shape], default=None)
     return Guess(
         shape=shape,
         columns=by[shape] if shape else first,
         counts=dict(counts.most_common()),
+        has_tools=has_tools,
     )
+
+
+def _names_tools(columns: Columns) -> bool:
+    try:
+        return bool(tools_of(columns.get("tools")))
+    except Unusable:
+        return False  # the row is set aside
 
 
 def _of_prompt(row: Mapping[str, Any], data: Data, source: Source | None) -> Guess:

@@ -16,11 +16,18 @@ _ROWS = 50
 # Among so many, those of whose columns nothing can be told included.
 _LOOKED_AT_ROWS = 1000
 _CHARACTERS = 240
+_NO_TOOLS = (
+    "rows name tools, which the chat template does not write: no model is told of them. Give "
+    "data.chat_template with one that does"
+)
 
 
-def recognised(recipe: Recipe, sources: Sequence[Source]) -> Iterator[str]:
+def recognised(
+    recipe: Recipe, sources: Sequence[Source], templates: Sequence[str]
+) -> Iterator[str]:
     """A line for each entry of data.train and data.held_out, from the first rows of its first file,
-    and one more where files of its folder or pattern are of no known kind.
+    and one more where files of its folder or pattern are of no known kind, or where its rows name
+    tools and none of the chat templates writes any.
 
     `reviews: text_label (columns text, label), from train.jsonl and 3 more`. Raises `DataError`
     when that file cannot be read.
@@ -37,6 +44,8 @@ def recognised(recipe: Recipe, sources: Sequence[Source]) -> Iterator[str]:
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         name = called[before[split] + entry]
         yield _short(f"{name}: {found.told}, from {PurePath(first.address).name}{more}")
+        if found.has_tools and not any("tools" in template for template in templates):
+            yield f"{name}: {_NO_TOOLS}"
         if first.beside:
             yield _short(f"{name}: no rows are read from {first.beside}")
 

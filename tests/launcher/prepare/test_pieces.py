@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.tokenizer import has_chat_template, names_end
+from adapters.tokenizer import chat_templates, names_end
 from launcher.prepare.stages.packing import pack
 from launcher.prepare.stages.selection import select
 
@@ -74,10 +74,19 @@ def test_a_share_is_held_out_by_the_question_alone():
     assert len(select(many[:0], many[:0], none[:0], held_out_fraction=0.1, **options).codes) == 0
 
 
-def test_whether_a_folder_has_a_chat_template(llama: Path, tmp_path: Path):
-    assert has_chat_template(llama)
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    assert not has_chat_template(tmp_path)
+def test_the_chat_templates_of_a_folder_wherever_they_are(llama: Path, tmp_path: Path):
+    assert len(chat_templates(llama)) == 1
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text("{}")
+    assert chat_templates(tmp_path) == []
+    config.write_text('{"chat_template": "a"}')
+    assert chat_templates(tmp_path) == ["a"]
+    config.write_text('{"chat_template": [{"name": "default", "template": "a"}, 7]}')
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "b"}')
+    (tmp_path / "chat_template.jinja").write_text("c")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("d")
+    assert chat_templates(tmp_path) == ["a", "b", "c", "d"]
 
 
 def test_whether_a_base_names_an_end_token(llama: Path, tmp_path: Path):

@@ -475,12 +475,30 @@ def test_what_comes_before_the_first_row_of_a_file_is_read_over(tmp_path: Path):
     file = tmp_path / "rows.json"
     file.write_text(json.dumps({"about": "x" * 2**21, "data": [7, {"text": "a", "label": "b"}]}))
     asked = recipe(train=[Source(path=str(file))])
-    told = list(recognised(asked, find_sources(asked.data, tmp_path)))
+    told = list(recognised(asked, find_sources(asked.data, tmp_path), []))
     assert told == ["rows: text_label (columns text, label), from rows.json"]
 
 
 def test_a_recipe_can_name_the_columns_of_every_shape():
     assert {name for tell in TELLS for name in tell.columns} <= {*COLUMNS}
+
+
+def test_tools_that_the_chat_template_does_not_write_are_told(tmp_path: Path):
+    """Rows of which none calls a tool are learnt from as if there were none to call."""
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    chat = [user("What is it like in Rome?"), {"role": "assistant", "content": "Where?"}]
+    rows = [{"messages": chat, "tools": []}, {"messages": chat, "tools": json.dumps(tools)}]
+    file = tmp_path / "chats.jsonl"
+    asked = recipe(train=[Source(path=str(file))])
+    told: dict[str, list[str]] = {}
+    for count, template in ((2, "{{ messages }}"), (2, "{{ tools }}"), (1, "{{ messages }}")):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows[:count]))
+        found = find_sources(asked.data, tmp_path)
+        told[f"{count} {template}"] = list(recognised(asked, found, [template]))
+    first = "chats: messages (columns messages), from chats.jsonl"
+    assert told["2 {{ messages }}"][0] == first
+    assert "rows name tools, which the chat template does not write" in told["2 {{ messages }}"][1]
+    assert told["2 {{ tools }}"] == told["1 {{ messages }}"] == [first]
 
 
 def test_files_from_which_no_row_comes_are_told(tmp_path: Path):
@@ -489,16 +507,16 @@ def test_files_from_which_no_row_comes_are_told(tmp_path: Path):
         (tmp_path / name).write_text('{"text": "a"}\n')
     asked = recipe(train=[Source(path=str(tmp_path), name="rows")])
     first = "rows: text (columns text), from a.jsonl and 1 more"
-    assert list(recognised(asked, find_sources(asked.data, tmp_path))) == [first]
+    assert list(recognised(asked, find_sources(asked.data, tmp_path), [])) == [first]
     (tmp_path / "c.jsonl.bz2").touch()
-    told = list(recognised(asked, find_sources(asked.data, tmp_path)))
+    told = list(recognised(asked, find_sources(asked.data, tmp_path), []))
     assert told == [
         first,
         "rows: no rows are read from 1 file of another kind, such as c.jsonl.bz2",
     ]
     (tmp_path / "d.pdf").touch()
     asked = recipe(train=[Source(path=f"{tmp_path}/?.*", name="rows")])
-    told = list(recognised(asked, find_sources(asked.data, tmp_path)))
+    told = list(recognised(asked, find_sources(asked.data, tmp_path), []))
     assert told == [
         first,
         "rows: no rows are read from 2 files of other kinds, such as c.jsonl.bz2",
