@@ -17,7 +17,7 @@ _ROWS = 50
 _LOOKED_AT_ROWS = 1000
 _CHARACTERS = 240
 _NO_TOOLS = (
-    "rows name tools, which the chat template does not write: no model is told of them. Give "
+    "rows name tools, which the chat template does not write: the model never sees them. Give "
     "data.chat_template with one that does"
 )
 
