@@ -101,7 +101,7 @@ def prepare(
             if (aside / MANIFEST).is_file():  # which is written when all else is
                 manifest = read_manifest(aside)
             else:
-                manifest = _make(aside, recipe, base_folder, sources, entries, progress)
+                manifest = _make(aside, recipe, base_folder, given, sources, entries, progress)
             remove_unfinished(aside)
             put_in_place(aside, folder)
         except UselessRowsError:
@@ -182,13 +182,14 @@ def _make(
     aside: Path,
     recipe: Recipe,
     base_folder: Path,
+    template: str | None,
     sources: Sequence[Source],
     entries: Sequence[Mapping[str, Any]],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fill a folder with prepared data: its manifest."""
+    """Fill a folder with prepared data, chats as `template` or else the base's own writes them: its
+    manifest."""
     context = Context(recipe=recipe, work=aside / "work")
-    template = read_template(recipe.data.chat_template)
     tokenizer = BaseTokenizer(context.tokenizer, recipe, base_folder, template)
     try:
         return _fill(aside, context, base_folder, tokenizer, sources, entries, progress)
