@@ -74,7 +74,7 @@ def resume(
     """
     from launcher.records import runs
 
-    run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
+    run_dir = runs.find(run, overrides or [])
     if is_submitted(load(run_dir / "recipe.yaml", overrides or []).recipe):
         from launcher.scheduled.submit import submit_again, submit_fork
 
@@ -219,7 +219,7 @@ def evaluate(run: RunArgument, overrides: OverridesArgument = None) -> None:
     from launcher.records.summary import show_scores
     from launcher.terminal import open_display
 
-    run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
+    run_dir = runs.find(run, overrides or [])
     with interruptible(), open_display() as display:
         found = session.evaluate(run_dir, overrides or [], display)
     show_scores(runs.read_evaluation(run_dir, "before"), found, display)
@@ -238,7 +238,7 @@ def ledger(
     from launcher.records import runs
     from launcher.records.ledger_report import report
 
-    run_dir = runs.find(run, Path.cwd() / "runs")
+    run_dir = runs.find(run)
     lines, is_proven = report(run_dir, step=step, sample=sample)
     for line in lines:
         typer.echo(line)
@@ -266,7 +266,7 @@ def verify(
 
     folder = Path(path).expanduser()
     if not folder.is_dir() or runs.is_run(folder):
-        folder = runs.find(path, Path.cwd() / "runs")
+        folder = runs.find(path)
     verdicts = verify_path(folder.resolve())
     for line in lines(verdicts):
         typer.echo(line)

@@ -221,7 +221,7 @@ def _continued(job: Job, prepared: Prepared, display: Display) -> Job:
     folder = newest_checkpoint(job.run_dir, display)
     parent = runs.parent_of(job.run_dir)
     if folder is None and parent is not None:
-        return _forked(job, runs.find(parent, Path.cwd()), prepared, display)
+        return _forked(job, runs.find(parent), prepared, display)
     if folder is None:
         display.line(f"{job.run_dir} has no checkpoint yet: from the beginning")
         return job

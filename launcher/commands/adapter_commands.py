@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -79,7 +78,7 @@ def export(
     check_shard_size(shard)
     command = llama_cpp.find_converter(converter) if what == "gguf" else None
     with interruptible():
-        run_dir = runs.find(run, Path.cwd() / "runs", overrides or [])
+        run_dir = runs.find(run, overrides or [])
         source = exportable(run_dir, overrides or [], step)
         made: What = "merged" if what == "gguf" and command is None else what
         folder = destination(to, f"{source.name}-{made}", force=force)

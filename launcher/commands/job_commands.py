@@ -85,7 +85,9 @@ def _submit_sweep(
 
 def _storage_option(storage: Path) -> str:
     """What makes `shoal ps` list this folder."""
-    is_default = storage.resolve() == (Path.cwd() / "runs").resolve()
+    from launcher.records import runs
+
+    is_default = storage.resolve() == runs.usual_storage().resolve()
     return "" if is_default else f" --storage {shlex.quote(str(storage))}"
 
 
@@ -141,7 +143,7 @@ def status(run: RunArgument) -> None:
     """Tell how a run is, and what happened to it last."""
     from launcher.records import looking, runs
 
-    run_dir = runs.find(run, Path.cwd() / "runs")
+    run_dir = runs.find(run)
     seen = looking.see(run_dir)
     place = f" ({seen.job.kind} job {seen.job.id})" if seen.job else ""
     typer.echo(f"{seen.name}{place}: {seen.told.word}. {seen.told.text}".rstrip(". "))
@@ -165,7 +167,7 @@ def logs(
     from launcher.records import runs
 
     with interruptible():
-        _print_log(runs.find(run, Path.cwd() / "runs"), rank=rank, follow=follow)
+        _print_log(runs.find(run), rank=rank, follow=follow)
 
 
 def _print_log(run_dir: Path, *, rank: int | None, follow: bool) -> None:
@@ -184,7 +186,7 @@ def stop(
     from launcher.records import runs
     from launcher.scheduled.submit import stop_run
 
-    typer.echo(stop_run(runs.find(run, Path.cwd() / "runs"), now=now))
+    typer.echo(stop_run(runs.find(run), now=now))
 
 
 @commands.command(hidden=True)

@@ -77,7 +77,7 @@ def _run_of(reference: str) -> Path | None:
             return None
     from launcher.records import runs
 
-    return runs.find(reference, Path.cwd() / "runs")
+    return runs.find(reference)
 
 
 def plan_of(loaded: LoadedRecipe, machine: Machine, *, workers: int | None = None) -> Judged:

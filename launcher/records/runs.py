@@ -89,9 +89,14 @@ def is_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file() and not is_export(folder)
 
 
-def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
-    """A run by its address, its folder, or its name among the runs of `storage` (the newest of that
-    name). `overrides` are those with which its recipe will be loaded.
+def usual_storage() -> Path:
+    """Where runs lie when a recipe does not say: the folder `runs` of the working directory."""
+    return Path.cwd() / "runs"
+
+
+def find(reference: str, overrides: Sequence[str] = ()) -> Path:
+    """A run by its address, its folder, or its name in the usual storage (the newest of that name).
+    `overrides` are those with which its recipe will be loaded.
 
     Raises `CheckpointError` when there is none, with near names.
     """
@@ -101,6 +106,7 @@ def find(reference: str, storage: Path, overrides: Sequence[str] = ()) -> Path:
     if is_run(folder):
         open_mirror(folder).fetch_records()
         return folder.resolve()
+    storage = usual_storage()
     newest = _latest(storage, reference)
     if newest is not None:
         return newest.resolve()
@@ -120,7 +126,7 @@ def name_of(run_dir: Path) -> str:
 def called(run_dir: Path) -> str:
     """What a person types for a run in this working directory: its name if `find` takes it for this
     run, else its address or folder."""
-    newest = _latest(Path.cwd() / "runs", run_dir.name)
+    newest = _latest(usual_storage(), run_dir.name)
     if newest is not None and newest.resolve() == run_dir.resolve():
         return shlex.quote(run_dir.name)
     return shlex.quote(name_of(run_dir))

@@ -60,9 +60,7 @@ def _run_folder(loaded: LoadedRecipe, ticket: Ticket) -> Path:
     """The run's folder; made here when the submitter does not see this storage."""
     storage = loaded.recipe.storage
     if is_address(storage.path):
-        return runs.find(
-            join(storage.path, ticket.run), Path.cwd(), [f"storage.cache={storage.cache}"]
-        )
+        return runs.find(join(storage.path, ticket.run), [f"storage.cache={storage.cache}"])
     runs.check_writable(storage.path)
     run_dir = Path(storage.path) / ticket.run
     try:

@@ -77,7 +77,7 @@ def _choose(reference: str, overrides: Sequence[str], tell: Tell) -> Chosen:
         loaded = load(_recipe_of(sealed), overrides)
         return Chosen(name=_name(sealed), folder=sealed, loaded=loaded)
     run, step = _run_and_step(reference)
-    run_dir = runs.find(run, _storage(), overrides)
+    run_dir = runs.find(run, overrides)
     loaded = load(run_dir / RECIPE, overrides)
     name = last_name(address_of(run_dir) or "") or run_dir.name
     if step is not None:
@@ -88,13 +88,9 @@ def _choose(reference: str, overrides: Sequence[str], tell: Tell) -> Chosen:
     return Chosen(name=name, folder=folder, loaded=loaded)
 
 
-def _storage() -> Path:
-    return Path.cwd() / "runs"
-
-
 def _run_and_step(reference: str) -> tuple[str, int | None]:
     match = _OF_STEP.fullmatch(reference)
-    is_name = Path(reference).expanduser().exists() or (_storage() / reference).exists()
+    is_name = Path(reference).expanduser().exists() or (runs.usual_storage() / reference).exists()
     if match is None or (is_name and not is_address(reference)):
         return reference, None
     return match[1], int(match[2])
@@ -159,7 +155,7 @@ def recipe_of(reference: str, overrides: Sequence[str]) -> Recipe:
     sealed = _sealed_at(reference)
     if sealed is not None:
         return load(_recipe_of(sealed), overrides).recipe
-    run_dir = runs.find(_run_and_step(reference)[0], _storage(), overrides)
+    run_dir = runs.find(_run_and_step(reference)[0], overrides)
     return load(run_dir / RECIPE, overrides).recipe
 
 

@@ -53,25 +53,25 @@ def test_names_count_on(bucket: str, tmp_path: Path):
 def test_finding_by_address(bucket: str, tmp_path: Path):
     storage = join(bucket, "runs")
     folder = make(storage, "quick", tmp_path / "cache")
-    assert runs.find(f"{storage}/quick/", tmp_path) == folder
-    elsewhere = runs.find(f"{storage}/quick", tmp_path, [f"storage.cache={tmp_path / 'other'}"])
+    assert runs.find(f"{storage}/quick/") == folder
+    elsewhere = runs.find(f"{storage}/quick", [f"storage.cache={tmp_path / 'other'}"])
     assert elsewhere == working_folder(tmp_path / "other", f"{storage}/quick")
     assert (elsewhere / "recipe.yaml").read_bytes() == (folder / "recipe.yaml").read_bytes()
     with pytest.raises(CheckpointError, match=rf"Did you mean {storage}/quick\?"):
-        runs.find(f"{storage}/quik", tmp_path)
+        runs.find(f"{storage}/quik")
     with pytest.raises(CheckpointError, match=r"Runs in s3://\S+/nothing: none"):
-        runs.find(join(bucket, "nothing/x"), tmp_path)
+        runs.find(join(bucket, "nothing/x"))
     with pytest.raises(CheckpointError, match="only folders and s3://bucket/prefix"):
-        runs.find("gs://bucket/x", tmp_path)
+        runs.find("gs://bucket/x")
 
 
 def test_a_folder_of_a_kept_run_is_brought_up_to_date(bucket: str, tmp_path: Path):
     folder = make(bucket, "quick", tmp_path / "here")
-    other = runs.find(f"{bucket}/quick", tmp_path, [f"storage.cache={tmp_path / 'other'}"])
+    other = runs.find(f"{bucket}/quick", [f"storage.cache={tmp_path / 'other'}"])
     (other / "metrics.jsonl").write_text('{"step": 1}\n')
     open_mirror(other).push("metrics.jsonl")
     open_mirror(other).push_checkpoint(make_checkpoint(other, 1))
-    assert runs.find(str(folder), tmp_path) == folder
+    assert runs.find(str(folder)) == folder
     assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 

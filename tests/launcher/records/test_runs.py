@@ -30,15 +30,18 @@ def test_names_count_on(tmp_path: Path):
     assert runs.latest(tmp_path, "a", tmp_path) == newest
 
 
-def test_finding_by_name_and_by_folder(tmp_path: Path):
-    first, second = make(tmp_path, "quick"), make(tmp_path, "quick")
-    assert runs.find("quick", tmp_path) == second
-    assert runs.find(str(first), tmp_path) == first
-    assert runs.find("quick-2", tmp_path) == second
+def test_finding_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (make(tmp_path / "runs", "quick") for _ in range(2))
+    assert runs.find("quick") == second
+    assert runs.find(str(first)) == first
+    assert runs.find("quick-2") == second
     with pytest.raises(CheckpointError, match=r"quik: there is no such run. Did you mean quick\?"):
-        runs.find("quik", tmp_path)
+        runs.find("quik")
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"Runs in .*: none"):
-        runs.find("x", tmp_path / "nowhere")
+        runs.find("x")
 
 
 def test_a_run_is_called_as_it_is_found_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
