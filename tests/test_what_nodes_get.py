@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,9 @@ from pathlib import Path
 import pytest
 from chaos.workplace import SHOAL, make_workplace
 
+from launcher import session
+from launcher.terminal import open_display
+from recipes.load import load
 from support.hub import Hub, hub_of
 
 SECRETS = {
@@ -115,27 +117,18 @@ def test_no_secret_is_written(
     assert "NAMED_PASSWORD" in (workplace / "runs" / "tiny" / "recipe.yaml").read_text()
 
 
-RANK_IS_GIVEN = """
-import os, sys
-from pathlib import Path
-from cluster.ray_cluster import connected
-from launcher import session
-from launcher.terminal import open_display
-from recipes.cluster import Cluster
-from recipes.load import load
-
-with connected(Cluster(), num_cpus=2):  # a Ray that does not know of the variable
-    os.environ["TRANSFORMERS_VERBOSITY"] = "info"
+def test_ranks_are_given_what_is_named(
+    workplace: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+):
+    """transformers tells in the ranks' logs what it loads, if that variable says so; Ray was
+    started without it."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    told = {}
     for name, names in (("given", "[TRANSFORMERS_VERBOSITY]"), ("not_given", "[]")):
         recipe = load("tiny.yaml", ["train.steps=1", f"name={name}", f"cluster.env={names}"])
         with open_display() as display:
             session.run(recipe, display)
-"""
-
-
-def test_ranks_are_given_what_is_named(workplace: Path):
-    """transformers tells in the ranks' logs what it loads, if that variable says so."""
-    subprocess.run([sys.executable, "-c", RANK_IS_GIVEN], cwd=workplace, check=True)
-    runs = [workplace / "runs" / name / "logs" for name in ("given", "not_given")]
-    told = ["loading configuration file" in (logs / "rank_001.log").read_text() for logs in runs]
-    assert told == [True, False]
+        log = workplace / "runs" / name / "logs" / "rank_001.log"
+        told[name] = "loading configuration file" in log.read_text()
+    assert told == {"given": True, "not_given": False}
