@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from lab.config import Hardware
 from lab.lab import Lab, missing
+from support.commands import Here
 
 # No test reaches for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,6 +40,29 @@ def local_ray() -> Iterator[None]:
 
     with connected(Cluster(), num_cpus=2):
         yield
+
+
+@pytest.fixture
+def here(
+    workplace: Path,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Here:
+    """A command in this process and with its Ray, given in the module's own `workplace`: to start
+    them takes longer than most runs."""
+    from launcher.cli import app
+    from launcher.commands.exits import status_of
+
+    monkeypatch.chdir(workplace)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        status = status_of(lambda: app(list(arguments)))
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 import pytest
@@ -20,6 +19,7 @@ from chaos.workplace import name_of
 from launcher.cli import app
 from launcher.commands.exits import status_of
 from launcher.records.runs import read_events
+from support.commands import Here
 from trainer.ledger import read_ledger
 from trainer.metrics import read_steps
 
@@ -63,29 +63,6 @@ def shoal(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SHOAL, *arguments], cwd=folder, capture_output=True, text=True, timeout=900
     )
-
-
-class Here(Protocol):
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
-
-
-@pytest.fixture
-def here(
-    workplace: Path,
-    local_ray: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Here:
-    """A command in this process and with its Ray: to start them takes longer than most runs."""
-    monkeypatch.chdir(workplace)
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        status = status_of(lambda: app(list(arguments)))
-        printed = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")

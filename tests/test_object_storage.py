@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import safetensors.numpy
-from test_end_to_end import SHOAL, make_workplace, shoal, wait_for
+from test_end_to_end import SHOAL, make_workplace, wait_for
 
 from adapters.object_store import ObjectStore
-from launcher.cli import app
-from launcher.commands.exits import status_of
 from recipes.address import join, working_folder
+from support.commands import Here
 from trainer.ledger import read_ledger
 
 STEPS = ["train.steps=300", "checkpoint.every_steps=50", "evaluate.before=false"]
@@ -55,10 +54,10 @@ def assert_same_tensors(ours: bytes | None, theirs: bytes) -> None:
 
 @pytest.mark.slow
 def test_interrupted_resumed_and_forked_where_nothing_of_it_is_left(
-    local_ray: None, workplace: Path, bucket: str, tmp_path: Path
+    here: Here, workplace: Path, bucket: str, tmp_path: Path
 ):
     """On a machine that has only the address, a run ends as if it had never been interrupted."""
-    straight = shoal(workplace, "run", "tiny.yaml", *STEPS, "name=straight")
+    straight = here("run", "tiny.yaml", *STEPS, "name=straight")
     assert straight.returncode == 0, straight.stderr
     expected = workplace / "runs" / "straight"
 
@@ -69,7 +68,7 @@ def test_interrupted_resumed_and_forked_where_nothing_of_it_is_left(
     stopped_at = interrupt(workplace, address, options)
     shutil.rmtree(folder.parent)
 
-    resumed = shoal(workplace, "run", "tiny.yaml", *options, "--resume")
+    resumed = here("run", "tiny.yaml", *options, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert f"step_{stopped_at:06d}" in resumed.stdout
     assert f"generate {address}" in resumed.stdout
@@ -77,17 +76,17 @@ def test_interrupted_resumed_and_forked_where_nothing_of_it_is_left(
     assert_not_written(workplace, ObjectStore(address))
 
     shutil.rmtree(folder)
-    answered = shoal(workplace, "generate", address, "w5 w0", "--max-new-tokens", "3")
+    answered = here("generate", address, "w5 w0", "--max-new-tokens", "3")
     assert answered.returncode == 0, answered.stderr
     shutil.rmtree(folder)
     after = read(address, "evaluation/after.json")
     ObjectStore(address).delete("evaluation/after.json")
-    again = shoal(workplace, "eval", address)
+    again = here("eval", address)
     assert again.returncode == 0, again.stderr
     assert read(address, "evaluation/after.json") == after
 
     shutil.rmtree(folder)
-    fork_past_a_bad_checkpoint(workplace, storage)
+    fork_past_a_bad_checkpoint(here, storage)
 
 
 def interrupt(workplace: Path, address: str, options: list[str]) -> int:
@@ -140,7 +139,7 @@ def assert_not_written(workplace: Path, store: ObjectStore) -> None:
     assert not any(SECRET.encode() in content for content in places if content)
 
 
-def fork_past_a_bad_checkpoint(workplace: Path, storage: str) -> None:
+def fork_past_a_bad_checkpoint(here: Here, storage: str) -> None:
     """A run of its own, also kept there, from the newest whole checkpoint; on a Ray that was
     started without AWS_*, whose ranks have them from the driver alone."""
     import ray
@@ -152,8 +151,7 @@ def fork_past_a_bad_checkpoint(workplace: Path, storage: str) -> None:
     assert not {"AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"} & set(ray.get(known.remote()))
     address, second = join(storage, "tiny"), join(storage, "tiny-2")
     ObjectStore(address).put("checkpoints/step_000300/adapter/adapter_config.json", b"{}")
-    where = ["cluster.kind=ray", f"cluster.address={ray.get_runtime_context().gcs_address}"]
-    forked = shoal(workplace, "resume", address, "--fork", *where)
+    forked = here("resume", address, "--fork")
     assert forked.returncode == 0, forked.stderr
     said = r"Passing over a checkpoint: s3://\S+/step_000300/adapter/adapter_config.json: differs"
     assert re.search(said, forked.stdout.replace("\n", "")), forked.stdout
@@ -168,29 +166,26 @@ def fork_past_a_bad_checkpoint(workplace: Path, storage: str) -> None:
 
 
 def test_what_cannot_be_used_is_one_line_and_starts_nothing(
-    workplace: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+    here: Here, bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
-    found = shoal(workplace, "run", "tiny.yaml", "storage.path=s3://no-such-bucket/runs")
+    found = here("run", "tiny.yaml", "storage.path=s3://no-such-bucket/runs")
     assert found.returncode == 1
     assert "there is no such bucket" in found.stderr
     assert len(found.stderr.splitlines()) == 1
-    assert "starting Ray" not in found.stdout
-    missing = shoal(workplace, "resume", join(bucket, "tiny"))
+    assert found.stdout == ""
+    missing = here("resume", join(bucket, "tiny"))
     assert missing.returncode == 1
     assert f"{bucket}/tiny: there is no such run. Runs in {bucket}: none" in missing.stderr
-    other = shoal(workplace, "run", "tiny.yaml", "storage.path=gs://bucket/runs")
+    other = here("run", "tiny.yaml", "storage.path=gs://bucket/runs")
     assert other.returncode == 2
     assert "only folders and s3://bucket/prefix can be used" in other.stderr
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    off = shoal(workplace, "run", "tiny.yaml", f"storage.path={bucket}")
+    off = here("run", "tiny.yaml", f"storage.path={bucket}")
     assert off.returncode == 1
     assert "http://127.0.0.1:9 cannot be reached" in off.stderr
 
 
-def test_a_run_that_never_began_leaves_nothing_there(
-    local_ray: None, workplace: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(workplace)
-    wrong = ["run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]"]
-    assert status_of(lambda: app(wrong)) == 1
+def test_a_run_that_never_began_leaves_nothing_there(here: Here, bucket: str):
+    wrong = here("run", "tiny.yaml", f"storage.path={bucket}", "adapter.targets=[q_prj]")
+    assert wrong.returncode == 1
     assert ObjectStore(bucket).names() == []

@@ -121,6 +121,7 @@ def test_a_run_shrinks_to_the_nodes_that_are_left(lab: Lab, workplace: Path, unt
         assert_nothing_left(cluster)
 
 
+@pytest.mark.slow
 def test_a_link_that_comes_back_in_time_costs_nothing(lab: Lab, workplace: Path, untouched: Trace):
     with RayCluster(lab, lab.machines[:2], cpus=1, settings=PATIENT) as cluster:
         run = Running.begin(cluster, workplace, "blinked", "failure.hang_s=300")
