@@ -68,6 +68,7 @@ def test_a_node_dies(lab: Lab, workplace: Path, untouched: Trace, workers: str, 
     assert_nothing_left(lab)
 
 
+@pytest.mark.slow
 def test_a_node_that_failed_is_not_given_again(lab: Lab, workplace: Path, untouched: Trace):
     """SLURM sees nothing wrong with it, and would give it again: its part of the run was killed."""
     run, job = submit(lab, workplace, "bad", "failure.wait_s=1")
@@ -182,6 +183,7 @@ def test_a_base_that_one_node_has_for_itself_is_refused(lab: Lab, workplace: Pat
     assert "attempt" not in events_of(run)
 
 
+@pytest.mark.slow
 def test_each_node_gets_one_copy_of_the_base_and_the_secrets_that_are_named(
     lab: Lab, workplace: Path
 ):
