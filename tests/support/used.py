@@ -72,14 +72,15 @@ def save_adapter(
     folder: Path, base: Path, config: PeftConfig, seed: int, labels: int, spread: float
 ) -> None:
     """What PEFT itself writes of an adapter with random values."""
-    if labels:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(base)
-    peft = get_peft_model(model, config)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in peft.parameters():
-        if parameter.requires_grad:
-            moved = spread * torch.randn(parameter.shape, generator=generator)
-            parameter.data += moved
+    # What PEFT begins with is random too, and must not depend on the tests before.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if labels:
+            model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(base)
+        peft = get_peft_model(model, config)
+        for parameter in peft.parameters():
+            if parameter.requires_grad:
+                parameter.data += spread * torch.randn(parameter.shape)
     peft.save_pretrained(str(folder), save_embedding_layers=False)
