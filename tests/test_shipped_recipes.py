@@ -84,6 +84,7 @@ def test_the_quickstart_took_what_was_planned(workplace: Path, quickstart: str):
     assert "host memory, worker" in shoal(workplace, "plan", "runs/quickstart")
 
 
+@pytest.mark.exhaustive
 def test_a_second_quickstart_prepares_nothing(workplace: Path, quickstart: str):
     """Under the stage that shards the base; it, too, takes what was planned."""
     again = shoal(

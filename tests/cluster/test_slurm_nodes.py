@@ -164,6 +164,7 @@ def test_a_folder_that_each_node_has_for_itself_is_refused(lab: Lab, workplace: 
     assert not any((machine.private / "cache" / "prepared").exists() for machine in lab.machines)
 
 
+@pytest.mark.slow
 def test_folders_of_the_same_name_are_told_apart(lab: Lab, workplace: Path):
     for machine in lab.machines:
         machine.run(["mkdir", "-p", f"{PRIVATE}/own"])

@@ -1,6 +1,6 @@
 """Plan against measured: the small real model, on two workers under every ZeRO stage.
 
-CI tries one here and two in tests/test_shipped_recipes.py, on runs that are made anyhow.
+CI tries one here and one in tests/test_shipped_recipes.py, on a run that is made anyhow.
 """
 
 from __future__ import annotations
