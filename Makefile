@@ -36,7 +36,7 @@ test-exhaustive: $(VENV)/.test $(VENV)/.samples
 test-slurm: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slurm and not slow and not gpu" $(TWO)
 
-# More ways to lose a node: half an hour that CI does not have.
+# More ways to lose a node, for which CI has no time.
 test-slurm-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slurm and slow and not gpu" $(TWO)
 
