@@ -92,6 +92,7 @@ def is_queued_again(lab: Lab, job: str) -> bool:
     return lab.job(job)["Restarts"] != "0"
 
 
+@pytest.mark.slow
 def test_a_sweep(lab: Lab, workplace: Path, untouched: Trace):
     """Two runs as one job array, one at a time; the first is stopped, and goes on alone."""
     sweep = ["--sweep", "adapter.r=4,2", "--at-most", "1"]
