@@ -28,7 +28,8 @@ test-slow: $(VENV)/.test $(VENV)/.samples
 	$(BIN)/python -m pytest -m "$(SLOW)" $(MAKES_SAMPLES)
 	$(BIN)/python -m pytest -m "$(SLOW)" --ignore $(MAKES_SAMPLES)
 
-# Every kind, stage and quantisation with every other that a shorter test stands for.
+# Every kind, stage and quantisation with every other that a shorter test stands for; nodes that come and
+# go within a run.
 test-exhaustive: $(VENV)/.test $(VENV)/.samples
 	$(BIN)/python -m pytest -m "exhaustive and not slurm and not gpu"
 
