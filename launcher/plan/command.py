@@ -70,14 +70,13 @@ def lines(
 
 def _run_of(reference: str) -> Path | None:
     """The run that is meant: an address, a folder, or a name in ./runs that is no recipe's."""
-    if not is_address(reference):
-        folder = Path(reference).expanduser()
-        is_recipe = folder.is_file() or reference in shipped.names()
-        if is_recipe or not (folder.is_dir() or (Path("runs") / reference).is_dir()):
-            return None
+    folder, is_there = Path(reference).expanduser(), is_address(reference)
+    if not is_there and (folder.is_file() or reference in shipped.names()):
+        return None
     from launcher.records import runs
 
-    return runs.find(reference)
+    is_there = is_there or folder.is_dir() or (runs.usual_storage() / reference).is_dir()
+    return runs.find(reference) if is_there else None
 
 
 def plan_of(loaded: LoadedRecipe, machine: Machine, *, workers: int | None = None) -> Judged:
