@@ -13,7 +13,7 @@ quickstart: $(VENV)/.samples
 	$(BIN)/shoal run quickstart
 
 # Two files at a time where much of a test is waiting; slow ones compute, and on two cores gain nothing
-# (17 min 42 s, one after the other some 17). In the order of their names: the files with the most tests
+# (17 min 42 s instead of 16). In the order of their names: the files with the most tests
 # are not those that take longest.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 

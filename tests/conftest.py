@@ -12,7 +12,7 @@ import pytest
 
 from lab.config import Hardware
 from lab.lab import Lab, missing
-from support.commands import Here
+from support.commands import Here, give
 
 # No test reaches for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,22 +43,13 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture
-def here(
-    workplace: Path,
-    local_ray: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Here:
+def here(workplace: Path, local_ray: None, capfd: pytest.CaptureFixture[str]) -> Here:
     """A command in this process and with its Ray, given in the module's own `workplace`: to start
     them takes longer than most runs."""
-    from launcher.cli import app
-    from launcher.commands.exits import status_of
-
-    monkeypatch.chdir(workplace)
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
-        status = status_of(lambda: app(list(arguments)))
+        status = give(workplace, *arguments)
         printed = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
 

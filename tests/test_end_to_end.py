@@ -16,10 +16,8 @@ import psutil
 import pytest
 from chaos.workplace import name_of
 
-from launcher.cli import app
-from launcher.commands.exits import status_of
 from launcher.records.runs import read_events
-from support.commands import Here
+from support.commands import Here, give
 from trainer.ledger import read_ledger
 from trainer.metrics import read_steps
 
@@ -210,10 +208,8 @@ LONG = ["train.steps=300", "evaluate.before=false"]
 @pytest.fixture(scope="module")
 def straight(workplace: Path, first: subprocess.CompletedProcess[str], local_ray: None) -> Path:
     """A long run that was left alone."""
-    arguments = ["run", "tiny.yaml", "name=alone", *LONG, "checkpoint.every_steps=20"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        assert status_of(lambda: app(arguments)) == 0
+    arguments = [*LONG, "checkpoint.every_steps=20"]
+    assert give(workplace, "run", "tiny.yaml", "name=alone", *arguments) == 0
     return workplace / "runs" / "alone"
 
 
@@ -254,6 +250,24 @@ def stopped(workplace: Path, first: subprocess.CompletedProcess[str]) -> Stops:
 @pytest.fixture(scope="module")
 def preempted(stopped: Stops) -> Path:
     return stopped[0]
+
+
+def test_a_time_limit_is_kept_without_a_signal(
+    workplace: Path,
+    first: subprocess.CompletedProcess[str],
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """SLURM tells a job when it will be ended; here that is as soon as it trains."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 1))
+    found = here("run", "tiny.yaml", "name=limited", *LONG, "checkpoint.every_steps=1000")
+    assert found.returncode == 75, found.stderr
+    assert "The time limit is near" in found.stdout + found.stderr
+    run = workplace / "runs" / "limited"
+    done = len(metrics(run))
+    assert 0 < done < 300
+    assert events(run, "stopping")[0]["why"] == "deadline"
+    assert [event["step"] for event in events(run, "checkpoint")] == [done]
 
 
 def test_ctrl_c_saves_and_resuming_goes_on_as_if_nothing_had_been(straight: Path, stopped: Stops):

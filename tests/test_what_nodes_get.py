@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 from chaos.workplace import SHOAL, make_workplace
 
-from launcher import session
-from launcher.terminal import open_display
-from recipes.load import load
+from support.commands import Here
 from support.hub import Hub, hub_of
 
 SECRETS = {
@@ -118,17 +116,15 @@ def test_no_secret_is_written(
 
 
 def test_ranks_are_given_what_is_named(
-    workplace: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ):
     """transformers tells in the ranks' logs what it loads, if that variable says so; Ray was
     started without it."""
-    monkeypatch.chdir(workplace)
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
     told = {}
     for name, names in (("given", "[TRANSFORMERS_VERBOSITY]"), ("not_given", "[]")):
-        recipe = load("tiny.yaml", ["train.steps=1", f"name={name}", f"cluster.env={names}"])
-        with open_display() as display:
-            session.run(recipe, display)
+        done = here("run", "tiny.yaml", "train.steps=1", f"name={name}", f"cluster.env={names}")
+        assert done.returncode == 0, done.stderr
         log = workplace / "runs" / name / "logs" / "rank_001.log"
         told[name] = "loading configuration file" in log.read_text()
     assert told == {"given": True, "not_given": False}

@@ -94,31 +94,36 @@ def is_queued_again(lab: Lab, job: str) -> bool:
 
 @pytest.mark.slow
 def test_a_sweep(lab: Lab, workplace: Path, untouched: Trace):
-    """Two runs as one job array, one at a time; the first is stopped, and goes on alone."""
-    sweep = ["--sweep", "adapter.r=4,2", "--at-most", "1"]
+    """Three runs as one job array, two at a time; one of them is stopped, and goes on alone."""
+    sweep = ["--sweep", "adapter.r=2,4,8", "--at-most", "2"]
     more = ["slurm.nodes=1", "storage.cache=cache_of_the_sweep"]
     told = shoal(lab, workplace, "submit", "tiny.yaml", "name=sweep", *JOB, *more, *sweep)
     rows = re.findall(r"(sweep_r=(\d)) +(\d+_(\d)) +(\d)", told)
-    found = [(r, number, value) for _, r, _, number, value in rows]
-    assert found == [("4", "0", "4"), ("2", "1", "2")], told
-    first, second = [workplace / "runs" / row[0] for row in rows]
+    assert [(r, number, value) for _, r, _, number, value in rows] == [
+        ("2", "0", "2"),
+        ("4", "1", "4"),
+        ("8", "2", "8"),
+    ], told
+    runs = [workplace / "runs" / row[0] for row in rows]
     array = [row[2] for row in rows]
+    # At once: on a busy machine the first may have ended when the second takes its first step.
     wait_until(
-        lambda: "JobArrayTaskLimit" in shoal(lab, workplace, "status", second.name),
-        why=lambda: shoal(lab, workplace, "status", second.name),
+        lambda: "JobArrayTaskLimit" in shoal(lab, workplace, "status", runs[2].name),
+        why=lambda: shoal(lab, workplace, "status", runs[2].name),
     )
-    wait_for_step(first, 1)
-    with held_back(lab, first):
-        shoal(lab, workplace, "stop", first.name)
-    assert wait_for_end(lab, first, array[0]) == "CANCELLED"
-    again = shoal(lab, workplace, "resume", first.name).split()[-1]
-    ends = [wait_for_end(lab, first, again), wait_for_end(lab, second, array[1])]
-    assert ends == ["COMPLETED"] * 2, "\n".join(map(log_of, (first, second)))
-    assert trace_of(first) == untouched
-    assert trace_of(second).losses != untouched.losses
-    assert sum("\nPrepared " in log_of(run) for run in (first, second)) == 1
+    wait_for_step(runs[1], 1)
+    with held_back(lab, runs[1]):
+        shoal(lab, workplace, "stop", runs[1].name)
+    assert wait_for_end(lab, runs[1], array[1]) == "CANCELLED"
+    again = shoal(lab, workplace, "resume", runs[1].name).split()[-1]
+    jobs = [array[0], again, array[2]]
+    ends = [wait_for_end(lab, run, job) for run, job in zip(runs, jobs, strict=True)]
+    assert ends == ["COMPLETED"] * 3, "\n".join(map(log_of, runs))
+    assert trace_of(runs[1]) == untouched
+    assert len({trace_of(run).losses for run in runs}) == 3
+    assert sum("\nPrepared " in log_of(run) for run in runs) == 1
     listed = shoal(lab, workplace, "ps")
-    assert all(re.search(rf"{run.name} .*finished", listed) for run in (first, second))
+    assert [bool(re.search(rf"{run.name} .*finished", listed)) for run in runs] == [True] * 3
     assert_nothing_left(lab)
 
 
